@@ -1,0 +1,43 @@
+"""The command line `segmentctl`. Nothing heavier than typer is imported before a command runs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from segmentctl.cli import resources, submit, tail
+
+app = typer.Typer(
+    name="segmentctl",
+    help="Talk to segmentd: look after models and watches, follow results, segment images.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback()
+def _common(
+    context: typer.Context,
+    address: Annotated[
+        str,
+        typer.Option(
+            envvar="SEGMENTCTL_ADDRESS",
+            help="Where the daemon listens: HOST:PORT, or unix:PATH for a Unix socket.",
+        ),
+    ] = "127.0.0.1:50051",
+) -> None:
+    context.obj = address
+
+
+app.command("status")(resources.status)
+app.add_typer(resources.models_app, name="models")
+app.add_typer(resources.watch_app, name="watch")
+app.command("tail")(tail.tail)
+app.command("submit")(submit.submit)
+
+
+def main() -> None:
+    """Run the command line and exit: 0 fine, 1 failed, 2 wrong usage."""
+    app(prog_name="segmentctl")

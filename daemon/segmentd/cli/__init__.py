@@ -1,0 +1,1 @@
+"""The command `segmentd`: one module for each subcommand, light to import."""

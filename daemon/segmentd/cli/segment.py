@@ -1,0 +1,168 @@
+"""`segmentd segment`: the daemon's pipeline on files, without a daemon."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from segmentd.cli import exits
+
+if TYPE_CHECKING:
+    from segmentd.engine.lane import CpuLane
+    from segmentd.models.registry import Lease
+    from segmentd.records import Segmentation, SegmentOptions
+    from segmentd.workers import WorkerPool
+
+FORMATS = {"labels": ("labels", "confidence"), "multichannel": ("classes", "confidence")}
+
+
+def segment(
+    images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.", metavar="IMAGE")],
+    model: Annotated[str, typer.Option(help="Model file, or id or display name of a model in --models.")],
+    out: Annotated[Path, typer.Option(help="Folder for the results.")],
+    models: Annotated[
+        Path | None, typer.Option(help="Folder of models; default: the models folder of the daemon.")
+    ] = None,
+    border: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=4096,
+            help="Border of a tile in pixels; default: as far as the model looks. Less leaves seams.",
+        ),
+    ] = None,
+    tile: Annotated[
+        int | None, typer.Option(min=16, max=16384, help="Edge of a tile in pixels, without its border.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads; default: all cores.")] = None,
+    min_confidence: Annotated[
+        int, typer.Option(min=0, max=100, help="Labels below this confidence in percent become 0.")
+    ] = 0,
+    format: Annotated[
+        str,
+        typer.Option(help="labels: one channel, 1, 2, ... = class; multichannel: one 0/255 channel a class."),
+    ] = "labels",
+    postprocessing: Annotated[str, typer.Option(help="none (crf is not in this version).")] = "none",
+    confidence: Annotated[str, typer.Option(help="map (marginal is not in this version).")] = "map",
+    overlay: Annotated[
+        bool, typer.Option("--overlay", help="Also write a PNG of classes over image.")
+    ] = False,
+    keep_paths: Annotated[
+        bool, typer.Option("--keep-paths", help="Mirror the given paths below --out.")
+    ] = False,
+) -> None:
+    """Segment images with a model: writes labels and confidence of each as OME-TIFF.
+
+    An image that fails is reported and does not stop the rest; the exit code is 1 then.
+    """
+    with exits.reported():
+        exits.require_choice("--format", format, FORMATS)
+        exits.require_choice("--postprocessing", postprocessing, ("none",))
+        exits.require_choice("--confidence", confidence, ("map",))
+        outputs = FORMATS[format] + (("overlay",) if overlay else ())
+        failed = _segment(
+            images, model, out, models, (border, tile, min_confidence), threads, outputs, keep_paths
+        )
+    if failed:
+        raise typer.Exit(exits.ExitCode.FAILED)
+
+
+def _segment(
+    images: list[Path],
+    model: str,
+    out: Path,
+    models: Path | None,
+    options: tuple[int | None, int | None, int],
+    threads: int | None,
+    outputs: tuple[str, ...],
+    keep_paths: bool,
+) -> int:
+    from segmentd.cli import show
+    from segmentd.cli.inputs import named_inputs
+    from segmentd.engine.lane import CpuLane
+    from segmentd.errors import SegmentdError
+    from segmentd.models.registry import Lease
+    from segmentd.records import SegmentOptions
+    from segmentd.workers import WorkerPool
+
+    inputs = named_inputs(images, keep_paths)
+    path = _find_model(model, models)
+    rows: list[list[str]] = []
+    failed = 0
+    lane = CpuLane(threads)
+    with WorkerPool(1) as pool, show.progress("images", len(inputs)) as step:
+        lease = Lease(path, lane.load(path))
+        for number, (image, relative) in enumerate(inputs):
+            step(number, image.name)
+            try:
+                records = _one(image, relative, lease, lane, SegmentOptions(*options), out, outputs, pool)
+            except SegmentdError as error:
+                failed += 1
+                show.note(
+                    f"failed: {error.message}"
+                    if str(image) in error.message
+                    else f"failed: {image}: {error.message}"
+                )
+            else:
+                rows.append(_row(image, records))
+        step(len(inputs), "")
+    lane.close()
+    if rows:
+        names = [entry.name for entry in lease.card.classes]
+        columns = ["image", "planes", "size", *(f"{name} %" for name in names), "confidence %", "device", "s"]
+        show.table(f"{len(rows)} image(s) segmented into {out}", columns, rows)
+    if failed:
+        show.note(f"{failed} of {len(inputs)} image(s) failed")
+    return failed
+
+
+def _one(
+    image: Path,
+    relative: bytes,
+    lease: Lease,
+    lane: CpuLane,
+    options: SegmentOptions,
+    out: Path,
+    outputs: tuple[str, ...],
+    pool: WorkerPool,
+) -> list[Segmentation]:
+    from segmentd.ingest.readers import open_image
+    from segmentd.pipeline import segment_image
+    from segmentd.results.store import ResultWriter
+
+    with open_image(pool, image) as opened:
+        card = lease.card
+        digest = opened.content_digest
+        writer = ResultWriter(out, relative, outputs, opened.info, card.classes, digest, card.digest)
+        return segment_image(opened, lease, lane, options, writer)
+
+
+def _find_model(reference: str, folder: Path | None) -> Path:
+    import asyncio
+
+    from segmentd.models.registry import Registry
+    from segmentd.settings import load
+
+    path = Path(reference)
+    if path.suffix == ".segmodel" or path.is_file():
+        return path
+    registry = Registry(folder or load(None).models.folder, _unused, _unused)
+    return asyncio.run(registry.find(reference)).path
+
+
+def _unused(path: Path) -> NoReturn:
+    raise AssertionError(f"looking for a model does not load it: {path}")
+
+
+def _row(image: Path, records: list[Segmentation]) -> list[str]:
+    first = records[0]
+    pixels = sum(record.height * record.width for record in records)
+    classes = len(first.classes)
+    counts = [sum(record.label_pixel_counts[value] for record in records) for value in range(1, classes + 1)]
+    mean = sum(record.mean_confidence for record in records) / len(records)
+    seconds = sum(record.compute_seconds for record in records)
+    size = f"{first.width} x {first.height}"
+    shares = [f"{100 * count / pixels:.1f}" for count in counts]
+    return [image.name, str(len(records)), size, *shares, f"{mean:.1f}", first.device, f"{seconds:.2f}"]

@@ -1,0 +1,33 @@
+"""Image files that the daemon and its client both write and read.
+
+Results are OME-TIFF (`OmeTiffWriter`), pictures for people are PNG (`overlay_png`), and single planes
+are read back from simple files (`read_simple`) or from results (`read_region`). Importing this package
+loads nothing heavier than numpy. `ClassInfo` and `SegmentdError` are given on here because the client,
+which needs them for these functions, imports nothing else of the daemon.
+"""
+
+from __future__ import annotations
+
+from segmentd.errors import SegmentdError
+from segmentd.imagefile.colors import default_color, ome_color, parse_color
+from segmentd.imagefile.ometiff import OmeTiffWriter, write_confidence_image, write_label_image
+from segmentd.imagefile.omexml import OmeChannel, OmeImage
+from segmentd.imagefile.overlay import overlay_png
+from segmentd.imagefile.reading import read_region, read_simple
+from segmentd.records import ClassInfo
+
+__all__ = [
+    "ClassInfo",
+    "OmeChannel",
+    "OmeImage",
+    "OmeTiffWriter",
+    "SegmentdError",
+    "default_color",
+    "ome_color",
+    "overlay_png",
+    "parse_color",
+    "read_region",
+    "read_simple",
+    "write_confidence_image",
+    "write_label_image",
+]

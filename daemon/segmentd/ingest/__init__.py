@@ -1,0 +1,1 @@
+"""From a folder to planes: which files are complete, what they hold, and their pixels."""

@@ -1,0 +1,73 @@
+"""Opens inputs so that nothing outside the watched folder can be reached, and nothing hangs.
+
+A path is opened one component after the other below the folder's descriptor, without following links; only
+regular files are accepted; a FIFO or device is not waited for. Everything raises OSError.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from segmentd.records import FileStamp
+
+FILE_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+FOLDER_FLAGS = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+class NotRegularError(OSError):
+    """What is there is a link, a folder, a device or the like, and not a file."""
+
+    def __init__(self) -> None:
+        super().__init__(errno.EINVAL, "not a regular file")
+
+
+def open_file(path: str | bytes | os.PathLike[str]) -> int:
+    """Open a file that the user named; links are followed, as everywhere on a command line."""
+    return _regular(os.open(path, FILE_FLAGS))
+
+
+def open_beneath(folder: str | bytes | os.PathLike[str], relative: bytes) -> int:
+    """Open the file at a relative path below a folder; no component may be a link.
+
+    Raises
+    ------
+    NotRegularError
+        The file is something else, or the path leads out of the folder.
+    OSError
+        As the system reports it: FileNotFoundError, PermissionError, ...
+    """
+    *parents, name = relative.split(b"/")
+    if any(part in (b"", b".", b"..") for part in (*parents, name)):
+        raise NotRegularError
+    here = os.open(folder, FOLDER_FLAGS)
+    try:
+        for part in parents:
+            below = os.open(part, FOLDER_FLAGS | os.O_NOFOLLOW, dir_fd=here)
+            os.close(here)
+            here = below
+        return _regular(os.open(name, FILE_FLAGS | os.O_NOFOLLOW, dir_fd=here))
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):  # a link, a socket
+            raise NotRegularError from error
+        raise
+    finally:
+        os.close(here)
+
+
+def _regular(fd: int) -> int:
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise NotRegularError
+    return fd
+
+
+def stamp_of(fd: int) -> FileStamp:
+    """Return the stamp of an open file."""
+    return make_stamp(os.fstat(fd))
+
+
+def make_stamp(result: os.stat_result) -> FileStamp:
+    """Return the stamp that a stat result holds."""
+    return FileStamp(result.st_size, result.st_mtime_ns, result.st_ino, result.st_dev)

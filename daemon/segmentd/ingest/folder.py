@@ -1,0 +1,281 @@
+"""Watches one folder and hands over its files when they are complete.
+
+Work is what a scan of the folder finds minus what the journal knows. Events only tell earlier; everything
+they tell is looked up on the disk before it counts. Nothing but paths and stamps of files that are not yet
+complete is kept, and of these a bounded number: the disk is the queue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ParamSpec, TypeVar
+
+from segmentd.errors import Reason
+from segmentd.ingest.clock import Clock, MonotonicClock
+from segmentd.ingest.listen import Listener
+from segmentd.ingest.names import input_filter, printable
+from segmentd.ingest.scan import Scan, Sighting, look, sight
+from segmentd.ingest.settle import GiveUp, Ready, Settle
+from segmentd.records import Fault, FileStamp, WatchSpec
+
+PORTION = 500
+CHECKS_AT_ONCE = 64
+MAX_WAITING = 20_000
+FIRST_RETRY_SECONDS = 1.0
+MAX_RETRY_SECONDS = 30.0
+ALIVE_SECONDS = 2.0
+# After lost events a scan follows soon, but scans never take more than a part of the time.
+SCAN_PAUSE_SECONDS = 0.2
+SCAN_PAUSE_SHARE = 4.0
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Known = Callable[[bytes, FileStamp], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class FoundFile:
+    """A file to segment, or with a `fault` one that never will be as it is.
+
+    Attributes
+    ----------
+    relative, path : bytes
+        Path below the watched folder, and absolute.
+    stamp : FileStamp
+        What the file was like when it was found complete.
+    complete_time_monotonic : float
+        When its writer closed it or, where that was not seen, when it was found complete.
+    """
+
+    relative: bytes
+    path: bytes
+    stamp: FileStamp
+    complete_time_monotonic: float
+    fault: Fault | None = None
+
+
+Deliver = Callable[[FoundFile], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class FolderStatus:
+    """How a watch is doing.
+
+    Attributes
+    ----------
+    state : str
+        `starting`, `active` or `unreachable`.
+    mode : str
+        `events` or `poll`; `mode_reason` says why it polls.
+    waiting : int
+        Files that are there and not complete yet.
+    """
+
+    state: str = "starting"
+    state_reason: str = ""
+    mode: str = "poll"
+    mode_reason: str = ""
+    waiting: int = 0
+
+
+class _OutOfReachError(Exception):
+    """The folder cannot be read, or is another one than before."""
+
+
+class FolderWatch:
+    """One watched folder: `run` does everything, `status` tells how it is doing.
+
+    Parameters
+    ----------
+    spec : WatchSpec
+        What to watch.
+    clock : Clock, optional
+        Another one for tests.
+    """
+
+    def __init__(self, spec: WatchSpec, clock: Clock | None = None) -> None:
+        self._spec = spec
+        self._clock = clock or MonotonicClock()
+        self._folder = os.fsencode(spec.folder)
+        self._wanted = input_filter(spec.include)
+        self._skip = _results_within(spec)
+        self._settle = Settle(spec.settle_seconds, spec.give_up_seconds)
+        self._state, self._state_reason = "starting", ""
+        self._mode, self._mode_reason = "poll", ""
+        # With `existing = "ignore"`, hashes of what the first scan finds; None until then.
+        self._ignored: set[int] | None = None if spec.existing == "ignore" else set()
+        self._unreadable: set[bytes] = set()
+        self._more_on_disk = False
+        self._scan_seconds = 0.0
+
+    @property
+    def status(self) -> FolderStatus:
+        """State, mode, their reasons, and how many files wait."""
+        reasons = (self._state, self._state_reason, self._mode, self._mode_reason)
+        return FolderStatus(*reasons, waiting=len(self._settle))
+
+    async def run(self, known: Known, deliver: Deliver) -> None:
+        """Watch until cancelled.
+
+        Parameters
+        ----------
+        known : callable
+            Whether a path with this stamp is in the journal, or in hand. Called in the loop for every file
+            of every scan, so it must be quick.
+        deliver : async callable
+            Takes a file over, and may wait as long as it likes. What it raises ends `run`.
+        """
+        retry_seconds = FIRST_RETRY_SECONDS
+        while True:
+            listener = Listener(self._folder, self._spec.recursive, self._spec.poll)
+            try:
+                identity = await self._disk(self._identity)
+                await listener.start()
+                self._mode, self._mode_reason = listener.mode, listener.mode_reason
+                await self._scan(b"", known)
+                self._state, retry_seconds = "active", FIRST_RETRY_SECONDS
+                await self._serve(identity, listener, known, deliver)
+            except _OutOfReachError as error:
+                self._state, self._state_reason = "unreachable", str(error)
+            finally:
+                await listener.stop()
+            await self._clock.wait(asyncio.Event(), retry_seconds)
+            retry_seconds = min(2 * retry_seconds, MAX_RETRY_SECONDS)
+
+    async def _serve(
+        self, identity: tuple[int, int], listener: Listener, known: Known, deliver: Deliver
+    ) -> None:
+        """Look after a folder that was scanned once, until it is out of reach."""
+        by_events = listener.mode == "events" or self._spec.poll == "never"
+        interval = self._spec.rescan_seconds if by_events else self._spec.poll_seconds
+        scan_at, alive_at = self._clock.now() + interval, self._clock.now() + ALIVE_SECONDS
+        while True:
+            mail = listener.take()
+            await self._sight(mail.files, known)
+            for folder in sorted(mail.folders):
+                if self._inside(folder + b"/"):
+                    await self._scan(folder, known)
+            if mail.scan or (self._more_on_disk and len(self._settle) < MAX_WAITING // 2):
+                pause = max(SCAN_PAUSE_SECONDS, SCAN_PAUSE_SHARE * self._scan_seconds)
+                scan_at = min(scan_at, self._clock.now() + pause)
+            if self._clock.now() >= scan_at:
+                await self._scan(b"", known)
+                scan_at = self._clock.now() + interval
+            await self._check(deliver)
+            if self._clock.now() >= alive_at:
+                await self._check_alive(identity, listener)
+                alive_at = self._clock.now() + ALIVE_SECONDS
+            settle_at = self._settle.wake_at()
+            next_at = min(scan_at, alive_at, alive_at if settle_at is None else settle_at)
+            await self._clock.wait(listener.wake, max(0.0, next_at - self._clock.now()))
+
+    async def _scan(self, start: bytes, known: Known) -> None:
+        """Walk through the folder, or a subfolder, and take note of files that are not known."""
+        began = self._clock.now()
+        whole = start == b""
+        first_ignored: set[int] | None = set() if whole and self._ignored is None else None
+        if whole:
+            self._more_on_disk = False
+        scan = Scan(self._folder, self._wanted, self._skip, self._spec.recursive, start)
+        while portion := await self._disk(scan.portion, PORTION):
+            for sighting in portion:
+                if first_ignored is not None:
+                    first_ignored.add(hash(sighting))
+                else:
+                    self._consider(sighting, began, known)
+        if first_ignored is not None:
+            self._ignored = first_ignored
+        if whole:
+            self._scan_seconds = self._clock.now() - began
+            self._state_reason = _forbidden_reason(scan.forbidden)
+
+    async def _sight(self, files: Mapping[bytes, bool], known: Known) -> None:
+        """Look up what events told: files that appeared or (True) were closed by their writer."""
+        # A close counts under any name: the file may be renamed into place next.
+        inside = [(path, closed) for path, closed in files.items() if self._inside(path)]
+        paths = [path for path, closed in inside if closed or self._wanted(path)]
+        if not paths:
+            return
+        now = self._clock.now()
+        for sighting in await asyncio.to_thread(sight, self._folder, paths):
+            if files[sighting.path]:
+                self._settle.closed(sighting.stamp, now)
+            if self._wanted(sighting.path):
+                self._consider(sighting, now, known)
+
+    def _inside(self, path: bytes) -> bool:
+        """Whether a path is watched, as far as folders go."""
+        if b"/" in path and not self._spec.recursive:
+            return False
+        return self._skip is None or not path.startswith(self._skip + b"/")
+
+    def _consider(self, sighting: Sighting, now: float, known: Known) -> None:
+        path, stamp = sighting.path, sighting.stamp
+        if self._ignored is None or hash(sighting) in self._ignored:
+            return
+        if path not in self._settle:
+            # A file that could not be read is tried again, although its stamp stays the same.
+            if known(path, stamp) and path not in self._unreadable:
+                return
+            if len(self._settle) >= MAX_WAITING:
+                self._more_on_disk = True
+                return
+        self._settle.sighted(path, stamp, now)
+
+    async def _check(self, deliver: Deliver) -> None:
+        """Look at the files whose time has come, and hand over those that are decided."""
+        for check in self._settle.due(self._clock.now(), CHECKS_AT_ONCE):
+            found = await asyncio.to_thread(look, self._folder, check.path)
+            if found is None:
+                self._settle.gone(check.path)
+                continue
+            decided = self._settle.judged(check, found.stamp, found.structure, self._clock.now())
+            if decided is not None and self._is_news(decided):
+                fault = decided.fault if isinstance(decided, GiveUp) else None
+                path = self._folder + b"/" + decided.path
+                await deliver(FoundFile(decided.path, path, decided.stamp, decided.complete_time, fault))
+
+    def _is_news(self, decided: Ready | GiveUp) -> bool:
+        """Whether to hand this over: that a file cannot be read is told once."""
+        if not isinstance(decided, GiveUp) or decided.fault.reason != Reason.IMAGE_UNREADABLE:
+            self._unreadable.discard(decided.path)
+            return True
+        if decided.path in self._unreadable:
+            return False
+        if len(self._unreadable) < MAX_WAITING:
+            self._unreadable.add(decided.path)
+        return True
+
+    async def _check_alive(self, identity: tuple[int, int], listener: Listener) -> None:
+        if await self._disk(self._identity) != identity:
+            raise _OutOfReachError(f"{self._spec.folder} was replaced by another folder")
+        if not listener.healthy():
+            raise _OutOfReachError(f"{self._spec.folder}: its file events ended")
+
+    def _identity(self) -> tuple[int, int]:
+        """Return what tells this folder from another one under the same name."""
+        result = self._spec.folder.stat()
+        return result.st_dev, result.st_ino
+
+    async def _disk(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run in a thread what fails when the folder is out of reach."""
+        try:
+            return await asyncio.to_thread(function, *args, **kwargs)
+        except OSError as error:
+            raise _OutOfReachError(f"{self._spec.folder} cannot be read ({error.strerror})") from error
+
+
+def _results_within(spec: WatchSpec) -> bytes | None:
+    """Relative path of the results folder, if it lies in the watched one."""
+    if spec.results == spec.folder or not spec.results.is_relative_to(spec.folder):
+        return None
+    return os.fsencode(spec.results.relative_to(spec.folder))
+
+
+def _forbidden_reason(folders: Sequence[bytes]) -> str:
+    if not folders:
+        return ""
+    return f"subfolders that cannot be read: {len(folders)}, for example {printable(folders[0])}"

@@ -1,0 +1,209 @@
+"""The contract of all readers: open an image, know what it holds, read its planes one by one.
+
+The daemon itself only opens the file; looking into it and decoding happen in a worker process, which gets the
+descriptor.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from segmentd.errors import Reason, SegmentdError
+from segmentd.ingest import confine
+from segmentd.ingest.names import printable
+from segmentd.ingest.verdict import MAX_DECODED_BYTES
+from segmentd.records import FileStamp, FrameInfo, PixelSize, PixelType, Plane, PlaneIndex
+from segmentd.workers import Reply, WorkerPool
+
+DECODE = "segmentd.ingest.decode"
+BASE_SECONDS = 10.0
+# Slower than any disk or decoder that works: a call that is slower hangs.
+INSPECTED_BYTES_PER_SECOND = 100e6
+DECODED_BYTES_PER_SECOND = 25e6
+DIGESTED_BYTES_PER_SECOND = 10e6
+MAX_CHANNELS = 65_536
+
+
+class OpenImage:
+    """An open image file; made by `open_image`, to be closed, for instance as a context manager.
+
+    Attributes
+    ----------
+    info : FrameInfo
+        What the file holds.
+    stamp : FileStamp
+        The file's identity when it was opened.
+    name : str
+        What messages call it.
+    """
+
+    def __init__(self, pool: WorkerPool, fd: int, name: str, reopen: Callable[[], int]) -> None:
+        self._pool = pool
+        self._fd = fd
+        self._reopen = reopen
+        self.name = name
+        self.stamp = confine.stamp_of(fd)
+        seconds = BASE_SECONDS + self.stamp.size_bytes / INSPECTED_BYTES_PER_SECOND
+        self.info = _frame_info(self._call("inspect", seconds).value, name)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    @cached_property
+    def content_digest(self) -> str:
+        """SHA-256 of the file's bytes, as hex digits; read once, in a worker."""
+        seconds = BASE_SECONDS + self.stamp.size_bytes / DIGESTED_BYTES_PER_SECOND
+        return str(self._call("digest", seconds).value)
+
+    def read_plane(self, index: PlaneIndex) -> Plane:
+        """Decode one plane in a worker.
+
+        Returns
+        -------
+        Plane
+            Pixels are an array (C, Y, X) of the frame's pixel type, the caller's own.
+
+        Raises
+        ------
+        SegmentdError
+            `IMAGE_CORRUPT` and the like, or a fault of the worker.
+        """
+        info = self.info
+        sizes = ((index.scene, info.scenes), (index.time, info.size_t), (index.z, info.size_z))
+        if not all(0 <= number < size for number, size in sizes):
+            raise IndexError(f"{self.name} has no plane {index}")
+        shape = (info.channel_count, info.height, info.width)
+        nbytes = np.dtype(info.pixel_type.value).itemsize * shape[0] * shape[1] * shape[2]
+        place = {"scene": index.scene, "time": index.time, "z": index.z}
+        arrays = self._call("read_plane", BASE_SECONDS + nbytes / DECODED_BYTES_PER_SECOND, place).arrays
+        if [(values.shape, values.dtype.name) for values in arrays] != [(shape, info.pixel_type.value)]:
+            raise SegmentdError(Reason.WORKER_CRASHED, f"{self.name}: its decoder returned another plane")
+        return Plane(info, index, arrays[0])
+
+    def check_unchanged(self) -> None:
+        """Check that the file is still the one that was opened, under its name and in its content.
+
+        Raises
+        ------
+        SegmentdError
+            `IMAGE_CHANGED`, or `IMAGE_VANISHED` where there is no file of that name any more.
+        """
+        fd = _opened(self._reopen, self.name)
+        try:
+            same = confine.stamp_of(fd) == self.stamp == confine.stamp_of(self._fd)
+        finally:
+            os.close(fd)
+        if not same:
+            raise _changed(self.name)
+
+    def _call(self, function: str, seconds: float, place: dict[str, int] | None = None) -> Reply:
+        args = {"name": self.name, **(place or {})}
+        try:
+            return self._pool.call(f"{DECODE}:{function}", args, [self._fd], seconds, subject=self.name)
+        except SegmentdError:
+            self.check_unchanged()  # a file that changes while it is read is not a damaged one
+            raise
+
+
+def open_image(
+    pool: WorkerPool,
+    path: Path | bytes,
+    *,
+    folder: Path | None = None,
+    stamp: FileStamp | None = None,
+) -> OpenImage:
+    """Open an image file and look into it.
+
+    Parameters
+    ----------
+    pool : WorkerPool
+        Where it is decoded.
+    path : Path or bytes
+        The file; relative to `folder` if that is given.
+    folder : Path, optional
+        The watched folder: no link below it is followed, and nothing outside it is opened.
+    stamp : FileStamp, optional
+        What the file must still be like; if not, `IMAGE_CHANGED`.
+
+    Raises
+    ------
+    SegmentdError
+        `IMAGE_VANISHED`, `IMAGE_UNREADABLE`, `IMAGE_CHANGED`, `IMAGE_INCOMPLETE`, `IMAGE_CORRUPT`,
+        `IMAGE_UNSUPPORTED`, `IMAGE_TOO_LARGE`, or a fault of the worker.
+    """
+    raw = os.fsencode(path)
+    name = printable(raw if folder is not None else os.path.basename(raw))  # noqa: PTH119 (bytes)
+
+    def reopen() -> int:
+        return confine.open_file(raw) if folder is None else confine.open_beneath(folder, raw)
+
+    fd = _opened(reopen, name)
+    try:
+        if stamp is not None and confine.stamp_of(fd) != stamp:
+            raise _changed(name)
+        return OpenImage(pool, fd, name, reopen)
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+def _opened(opener: Callable[[], int], name: str) -> int:
+    """Open a file; what the system says becomes a fault of that file."""
+    try:
+        return opener()
+    except confine.NotRegularError as error:
+        text = f"{name} is a link, a folder or a device and not a file; put the file itself there"
+        raise SegmentdError(Reason.IMAGE_UNSUPPORTED, text, file=name) from error
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise SegmentdError(Reason.IMAGE_VANISHED, f"{name} is not there any more", file=name) from error
+    except OSError as error:
+        text = f"{name} cannot be opened ({error.strerror}); make it readable for the account of the daemon"
+        raise SegmentdError(Reason.IMAGE_UNREADABLE, text, file=name) from error
+
+
+def _changed(name: str) -> SegmentdError:
+    text = f"{name} was changed while it was read; it is read again when it is complete"
+    return SegmentdError(Reason.IMAGE_CHANGED, text, file=name)
+
+
+def _frame_info(value: Any, name: str) -> FrameInfo:
+    """Make the record of what a worker found, believing none of it."""
+    try:
+        sizes = {key: value[key] for key in ("height", "width", "size_t", "size_z", "scenes")}
+        if not all(type(size) is int and 0 < size < 2**31 for size in sizes.values()):
+            raise ValueError(f"sizes {sizes}")
+        channels = [str(channel) for channel in value["channel_names"]]
+        lengths = {key: value["pixel_size"][key] for key in ("y_um", "x_um", "z_um")}
+        info = FrameInfo(
+            format=str(value["format"]),
+            pixel_type=PixelType(value["pixel_type"]),
+            channel_names=tuple(channels),
+            rgb=bool(value["rgb"]),
+            pixel_size=PixelSize(**{key: None if um is None else float(um) for key, um in lengths.items()}),
+            **sizes,
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        text = f"{name}: its decoder returned a description that makes no sense ({error})"
+        raise SegmentdError(Reason.WORKER_CRASHED, text) from error
+    if not 0 < len(channels) <= MAX_CHANNELS or len(channels) * info.height * info.width > MAX_DECODED_BYTES:
+        text = f"{name} has planes of more than {MAX_DECODED_BYTES} pixels; split it"
+        raise SegmentdError(Reason.IMAGE_TOO_LARGE, text, file=name)
+    return info

@@ -1,0 +1,162 @@
+"""Looks at the disk: which files are in a watched folder, and whether one of them is complete. Blocking."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from segmentd.errors import Reason
+from segmentd.ingest import confine, structure
+from segmentd.ingest.names import printable
+from segmentd.ingest.verdict import StillOpenError, Structure, Verdict
+from segmentd.records import Fault, FileStamp
+
+# What a folder within the watched one may answer without the whole being out of reach.
+LOCAL_TROUBLE = frozenset({errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG})
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """A file that is there: path relative to the watched folder, and its stamp."""
+
+    path: bytes
+    stamp: FileStamp
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one look at a file found: its stamp, its structure, and whether it could be opened."""
+
+    stamp: FileStamp
+    structure: Structure
+    readable: bool = True
+
+
+@dataclass
+class Scan:
+    """One walk through a watched folder, in portions.
+
+    Parameters
+    ----------
+    folder : bytes
+        Absolute path of the watched folder.
+    wanted : callable
+        Whether a relative path is an input.
+    skip : bytes, optional
+        Relative path of a folder to leave out (that of the results).
+    recursive : bool
+        Whether to go into subfolders. Links are never followed.
+    start : bytes
+        Relative path of the subfolder to walk through, instead of the whole.
+    """
+
+    folder: bytes
+    wanted: Callable[[bytes], bool]
+    skip: bytes | None
+    recursive: bool
+    start: bytes = b""
+    forbidden: list[bytes] = field(default_factory=list)
+    """Subfolders that could not be read."""
+    _sightings: Iterator[Sighting] | None = None
+
+    def portion(self, size: int) -> list[Sighting]:
+        """Return the next files, at most `size`; an empty list at the end.
+
+        Raises
+        ------
+        OSError
+            The folder is out of reach.
+        """
+        if self._sightings is None:
+            self._sightings = self._walk()
+        found = []
+        for sighting in self._sightings:
+            found.append(sighting)
+            if len(found) == size:
+                break
+        return found
+
+    def _walk(self) -> Iterator[Sighting]:
+        pending = [self.start]
+        while pending:
+            below = pending.pop()
+            try:
+                folders, sightings = self._list(below)
+            except OSError as error:
+                if below == b"" or error.errno not in LOCAL_TROUBLE:
+                    raise
+                if error.errno != errno.ENOENT:
+                    self.forbidden.append(below)
+                continue
+            yield from sightings
+            pending.extend(folders)
+
+    def _list(self, below: bytes) -> tuple[list[bytes], list[Sighting]]:
+        """List one folder: subfolders (last one first) and files, both in the order of names."""
+        folders, sightings = [], []
+        with os.scandir(self.folder + b"/" + below) as entries:
+            for entry in entries:
+                path = below + b"/" + entry.name if below else entry.name
+                if entry.is_dir(follow_symlinks=False):
+                    if self.recursive and path != self.skip and not entry.name.startswith(b"."):
+                        folders.append(path)
+                elif entry.is_file(follow_symlinks=False) and self.wanted(path):
+                    stamp = _stamp(entry)
+                    if stamp is not None:
+                        sightings.append(Sighting(path, stamp))
+        return sorted(folders, reverse=True), sorted(sightings, key=lambda sighting: sighting.path)
+
+
+def _stamp(entry: os.DirEntry[bytes]) -> FileStamp | None:
+    try:
+        return confine.make_stamp(entry.stat(follow_symlinks=False))
+    except FileNotFoundError:
+        return None  # it went away since it was listed
+
+
+def sight(folder: bytes, paths: Iterable[bytes]) -> list[Sighting]:
+    """Take the stamps of single files; those that are gone, links or no files are left out."""
+    stamps = ((path, _stamp_of_path(folder, path)) for path in paths)
+    return [Sighting(path, stamp) for path, stamp in stamps if stamp is not None]
+
+
+def look(folder: bytes, path: bytes) -> Look | None:
+    """Check the structure of one file; None where there is no regular file any more."""
+    name = printable(path)
+    try:
+        fd = confine.open_beneath(folder, path)
+    except (FileNotFoundError, NotADirectoryError, confine.NotRegularError):
+        return None
+    except OSError as error:
+        return _unreadable(folder, path, name, error)
+    try:
+        before = confine.stamp_of(fd)
+        found = structure.check(fd, name)
+        after = confine.stamp_of(fd)
+    except OSError as error:
+        return _unreadable(folder, path, name, error)
+    finally:
+        os.close(fd)
+    if after != before:
+        found = structure.still_open(StillOpenError("it is growing"), name)
+    return Look(after, found)
+
+
+def _unreadable(folder: bytes, path: bytes, name: str, error: OSError) -> Look | None:
+    stamp = _stamp_of_path(folder, path)
+    if stamp is None:
+        return None
+    text = f"{name} cannot be read ({error.strerror}); make it readable for the account of the daemon"
+    fault = Fault(Reason.IMAGE_UNREADABLE, text, {"file": name})
+    return Look(stamp, Structure(Verdict.OPEN, fault), readable=False)
+
+
+def _stamp_of_path(folder: bytes, path: bytes) -> FileStamp | None:
+    try:
+        result = os.lstat(folder + b"/" + path)
+    except OSError:
+        return None  # gone, or out of reach: the next scan tells
+    return confine.make_stamp(result) if stat.S_ISREG(result.st_mode) else None

@@ -1,0 +1,154 @@
+"""Decides which files are complete. Pure: told what was seen and when, it says what to do.
+
+A file is complete when its structure is closed (everything it refers to lies inside it) and either its
+writer was seen to close it, or it has not changed for `settle_seconds`. A file whose structure stays open
+for `give_up_seconds` without a change is given up. A file that changes starts anew.
+
+Times are seconds of any clock that never goes back.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from segmentd.ingest.verdict import Structure, Verdict
+from segmentd.records import Fault, FileStamp
+
+CLOSES_REMEMBERED = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Look at the structure of this file now and answer with `judged` (or `gone`)."""
+
+    path: bytes
+    stamp: FileStamp
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The file is complete, since `complete_time`."""
+
+    path: bytes
+    stamp: FileStamp
+    complete_time: float
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """The file will not be read unless it changes; `fault` says why."""
+
+    path: bytes
+    stamp: FileStamp
+    complete_time: float
+    fault: Fault
+
+
+@dataclass(slots=True)
+class _File:
+    """What is known of one file; `due` is when to check it, None while a check is under way."""
+
+    stamp: FileStamp
+    since: float
+    closed_at: float | None
+    due: float | None
+
+
+class Settle:
+    """The files that are not complete yet.
+
+    Parameters
+    ----------
+    settle_seconds : float
+        How long a file must not have changed when nobody was seen to close it.
+    give_up_seconds : float
+        How long a file with an open structure is waited for after its last change.
+    """
+
+    def __init__(self, settle_seconds: float, give_up_seconds: float) -> None:
+        self._settle_seconds = settle_seconds
+        self._give_up_seconds = max(give_up_seconds, settle_seconds)
+        self._files: dict[bytes, _File] = {}
+        self._queue: list[tuple[float, int, bytes]] = []
+        # By stamp, not by path: a file that was closed and then renamed into place is complete, too.
+        self._closes: OrderedDict[FileStamp, float] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __contains__(self, path: object) -> bool:
+        return path in self._files
+
+    def sighted(self, path: bytes, stamp: FileStamp, now: float) -> None:
+        """Take note that a file was there with this stamp."""
+        closed_at = self._closes.get(stamp)
+        file = self._files.get(path)
+        if file is None or file.stamp != stamp:
+            self._files[path] = file = _File(stamp, now, closed_at, None)
+            self._schedule(path, file, now if closed_at is not None else now + self._settle_seconds)
+        elif file.closed_at is None and closed_at is not None:
+            file.closed_at = closed_at
+            if file.due is not None:
+                self._schedule(path, file, now)
+
+    def closed(self, stamp: FileStamp, now: float) -> None:
+        """Take note that the writer of the file with this stamp closed it; tell before `sighted`."""
+        self._closes[stamp] = now
+        self._closes.move_to_end(stamp)
+        if len(self._closes) > CLOSES_REMEMBERED:
+            self._closes.popitem(last=False)
+
+    def gone(self, path: bytes) -> None:
+        """Take note that a file is not there any more."""
+        self._files.pop(path, None)
+
+    def due(self, now: float, limit: int) -> list[Check]:
+        """Return up to `limit` files to look at now: those that wait longest first, then older files."""
+        checks: list[Check] = []
+        while self._queue and self._queue[0][0] <= now and len(checks) < limit:
+            due, _, path = heapq.heappop(self._queue)
+            file = self._files.get(path)
+            if file is not None and file.due == due:
+                file.due = None
+                checks.append(Check(path, file.stamp))
+        return checks
+
+    def wake_at(self) -> float | None:
+        """Return when `due` will next have something to say, None if never."""
+        while self._queue:
+            due, _, path = self._queue[0]
+            file = self._files.get(path)
+            if file is not None and file.due == due:
+                return due
+            heapq.heappop(self._queue)
+        return None
+
+    def judged(
+        self, check: Check, stamp: FileStamp, structure: Structure, now: float
+    ) -> Ready | GiveUp | None:
+        """Take the answer to a `Check`: the structure, and the stamp that the file had then."""
+        path = check.path
+        file = self._files.get(path)
+        if file is None or file.stamp != check.stamp:
+            return None  # it went away, or changed, while it was looked at
+        if stamp != file.stamp:
+            self.sighted(path, stamp, now)
+            return None
+        quiet_at, end_at = file.since + self._settle_seconds, file.since + self._give_up_seconds
+        if structure.verdict is Verdict.CLOSED and (file.closed_at is not None or now >= quiet_at):
+            del self._files[path]
+            return Ready(path, stamp, now if file.closed_at is None else file.closed_at)
+        if now < quiet_at:
+            self._schedule(path, file, quiet_at)
+        elif structure.fault is not None and (structure.verdict is Verdict.BAD or now >= end_at):
+            del self._files[path]
+            return GiveUp(path, stamp, now, structure.fault)
+        else:
+            self._schedule(path, file, end_at)
+        return None
+
+    def _schedule(self, path: bytes, file: _File, due: float) -> None:
+        file.due = due
+        heapq.heappush(self._queue, (due, file.stamp.mtime_ns, path))

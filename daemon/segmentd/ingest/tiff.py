@@ -1,0 +1,218 @@
+"""Reads TIFF, BigTIFF, OME-TIFF and ImageJ stacks, plane by plane. Runs in a worker process.
+
+The file is read through a descriptor, never a path, so that the library cannot open a neighbour of it.
+
+Axes: C and samples (RGB) are channels, C outside; alpha is no channel. T and Z are planes, and so are the
+pages of a plain multi-page file (as Z). Of several series in a file the first is read; images of an OME-TIFF
+that equal the first in size and type are further scenes. Of a pyramid the full resolution is read. Pixels are
+as stored: no palette applied, white-is-zero not inverted, orientation not applied.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+from typing import IO, Any, cast
+
+import numpy as np
+import tifffile
+
+from segmentd.errors import Reason
+from segmentd.ingest.tiff_layout import AnyArray, SeriesLayout, layout_of, micromanager_layout
+from segmentd.ingest.tiff_metadata import channel_names, imagej_channel_names, pixel_size
+from segmentd.ingest.tiff_ome import OmeImage, OmeInfo, is_ome, parse_ome
+from segmentd.ingest.tiff_structure import RGB, YCBCR, TiffSummary
+from segmentd.ingest.verdict import MAX_DECODED_BYTES, BadStructureError
+from segmentd.records import FrameInfo, PixelSize, PixelType, PlaneIndex
+
+PIXEL_TYPES = {
+    "bool": PixelType.UINT8,
+    "uint8": PixelType.UINT8,
+    "int8": PixelType.INT16,
+    "uint16": PixelType.UINT16,
+    "int16": PixelType.INT16,
+    "uint32": PixelType.UINT32,
+    "float16": PixelType.FLOAT32,
+    "float32": PixelType.FLOAT32,
+    "float64": PixelType.FLOAT32,
+}
+ALPHA = (1, 2)
+DECODER_THREADS = 2
+
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what matters in its warnings is checked here
+
+
+class DescriptorFile(io.RawIOBase):
+    """A file that reads at offsets of a descriptor, which may be replaced by another one of the file."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self._offset = 0
+        self._size = os.fstat(fd).st_size
+
+    def readable(self) -> bool:
+        """It can be read."""
+        return True
+
+    def seekable(self) -> bool:
+        """It can be positioned."""
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Set the position for the next read."""
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._offset, os.SEEK_END: self._size}[whence]
+        self._offset = max(0, start + offset)
+        return self._offset
+
+    def tell(self) -> int:
+        """Position of the next read."""
+        return self._offset
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill the buffer as far as the file goes."""
+        view = memoryview(buffer).cast("B")
+        done = 0
+        while done < len(view):
+            count = os.preadv(self.fd, [view[done:]], self._offset)
+            if count == 0:
+                break
+            done += count
+            self._offset += count
+        return done
+
+    def read(self, size: int = -1) -> bytes:
+        """Read `size` bytes, fewer only at the end of the file."""
+        left = max(0, self._size - self._offset)
+        data = bytearray(left if size < 0 else min(size, left))
+        return bytes(memoryview(data)[: self.readinto(data)])
+
+
+class TiffImage:
+    """An open TIFF whose structure was found closed; `summary` is what that check learned."""
+
+    def __init__(self, fd: int, summary: TiffSummary) -> None:
+        self._file = DescriptorFile(fd)
+        ome = parse_ome(summary.description) if is_ome(summary.description) else None
+        name = (ome and ome.file_name) or "image.tif"
+        self._tiff = tifffile.TiffFile(cast("IO[bytes]", self._file), name=name, _multifile=False)
+        series = self._choose_series(ome, summary.page_count)
+        self._page = series[0].keyframe
+        self._dtype, self._pixel_type = _types(self._page)
+        self._scenes = [layout_of(one) for one in series]
+        if ome is None and not self._tiff.is_imagej and summary.page_count > 1:
+            self._scenes = [micromanager_layout(self._tiff, self._scenes[0]) or self._scenes[0]]
+        self._colour_samples = self._without_alpha(self._scenes[0])
+        self.info = self._frame_info(summary, None if ome is None else _image_of(ome, series[0]))
+
+    def use(self, fd: int) -> None:
+        """Read through another descriptor of the same file from now on."""
+        self._file.fd = fd
+
+    def read(self, index: PlaneIndex) -> AnyArray:
+        """Decode one plane: array (C, Y, X) of the frame's pixel type."""
+        positions = self._scenes[0].pages.shape[0]
+        layout = self._scenes[index.scene // positions]
+        numbers = layout.pages[index.scene % positions, index.time, index.z]
+        parts = [self._select(layout, self._read_page(layout, int(number))) for number in numbers]
+        pixels = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite, which is masked later
+            return np.ascontiguousarray(pixels, dtype=self.info.pixel_type.value)
+
+    def _choose_series(self, ome: OmeInfo | None, page_count: int) -> list[tifffile.TiffPageSeries]:
+        series = self._tiff.series
+        if not series or not series[0].shape or 0 in series[0].shape:
+            raise BadStructureError(Reason.IMAGE_CORRUPT, "has no image in it; save it again")
+        if ome is None or (ome.binary_only and page_count == 1):
+            return series[:1]
+        if ome.binary_only:
+            text = f"is described by another file ({ome.binary_only}); save it as one file"
+            raise BadStructureError(Reason.IMAGE_UNSUPPORTED, text)
+        if series[0].kind not in ("ome", "mmstack"):
+            text = "has OME-XML that does not fit its images; save it again"
+            raise BadStructureError(Reason.IMAGE_CORRUPT, text)
+        like = (series[0].get_shape(False), series[0].get_axes(False), series[0].dtype)
+        return [one for one in series if (one.get_shape(False), one.get_axes(False), one.dtype) == like]
+
+    def _without_alpha(self, layout: SeriesLayout) -> list[int] | None:
+        """Which samples of a pixel are colours; None where all are."""
+        extra = [int(kind) for kind in self._page.extrasamples]
+        samples = layout.in_page("S")
+        first_extra = samples - len(extra)
+        alpha = {first_extra + number for number, kind in enumerate(extra) if kind in ALPHA}
+        colours = [sample for sample in range(samples) if sample not in alpha]
+        return None if not alpha or first_extra < 1 else colours
+
+    def _select(self, layout: SeriesLayout, values: AnyArray) -> AnyArray:
+        arranged = layout.arrange(values)
+        if self._colour_samples is None:
+            return arranged
+        channels, samples = layout.in_page("C"), layout.in_page("S")
+        by_sample = arranged.reshape(channels, samples, *arranged.shape[1:])[:, self._colour_samples]
+        return by_sample.reshape(-1, *arranged.shape[1:])
+
+    def _read_page(self, layout: SeriesLayout, number: int) -> AnyArray:
+        first = self._page
+        if layout.contiguous_at is not None:
+            values: AnyArray = np.empty(first.shape, self._dtype.newbyteorder(self._tiff.byteorder))
+            self._file.seek(layout.contiguous_at + number * values.nbytes)
+            if self._file.readinto(values.reshape(-1).view(np.uint8)) != values.nbytes:
+                raise BadStructureError(Reason.IMAGE_INCOMPLETE, "ends before its last plane; copy it again")
+            return values
+        page = self._tiff.pages.get(number, aspage=True, cache=False)
+        if page.shape != first.shape or page.dtype != self._dtype:
+            text = f"has images of different size or type (image {number}); save them as files of their own"
+            raise BadStructureError(Reason.IMAGE_UNSUPPORTED, text)
+        return page.asarray(maxworkers=DECODER_THREADS)
+
+    def _frame_info(self, summary: TiffSummary, ome: OmeImage | None) -> FrameInfo:
+        layout = self._scenes[0]
+        positions, size_t, size_z, paged_channels = layout.pages.shape
+        samples = layout.in_page("S") if self._colour_samples is None else len(self._colour_samples)
+        channels = paged_channels * layout.in_page("C") * samples
+        rgb = self._page.photometric in (RGB, YCBCR) and channels == 3
+        height, width = layout.in_page("Y"), layout.in_page("X")
+        if channels * height * width * np.dtype(self._pixel_type.value).itemsize > MAX_DECODED_BYTES:
+            text = f"has planes of more than {MAX_DECODED_BYTES} bytes; split it"
+            raise BadStructureError(Reason.IMAGE_TOO_LARGE, text)
+        return FrameInfo(
+            format=self._format(summary, ome),
+            pixel_type=self._pixel_type,
+            height=height,
+            width=width,
+            channel_names=channel_names(channels, self._stated_names(channels, ome), rgb),
+            size_t=size_t,
+            size_z=size_z,
+            scenes=len(self._scenes) * positions,
+            rgb=rgb,
+            pixel_size=pixel_size(self._tiff, self._page, ome),
+        )
+
+    def _stated_names(self, channels: int, ome: OmeImage | None) -> tuple[str | None, ...]:
+        if ome is not None:
+            return ome.channel_names
+        if self._tiff.is_imagej:
+            return imagej_channel_names(self._tiff.imagej_metadata or {}, channels)
+        return self._scenes[0].channel_names
+
+    def _format(self, summary: TiffSummary, ome: OmeImage | None) -> str:
+        if ome is not None:
+            return "OME-TIFF"
+        if self._tiff.is_imagej:
+            return "ImageJ TIFF"
+        return "BigTIFF" if summary.big else "TIFF"
+
+
+def _types(page: tifffile.TiffPage) -> tuple[np.dtype[Any], PixelType]:
+    """Type of the pixels as stored, and the type that they are given."""
+    pixel_type = None if page.dtype is None else PIXEL_TYPES.get(page.dtype.name)
+    if page.dtype is None or pixel_type is None:
+        text = f"has pixels of type {page.dtype}, which is not supported; save it as 8-bit or 16-bit"
+        raise BadStructureError(Reason.IMAGE_UNSUPPORTED, text)
+    return page.dtype, pixel_type
+
+
+def _image_of(ome: OmeInfo, series: tifffile.TiffPageSeries) -> OmeImage:
+    """Find the OME image that a series was made of; images without planes have no series."""
+    named = [image for image in ome.images if image.name == series.name]
+    return next(iter(named or ome.images), OmeImage(series.name, (), PixelSize()))

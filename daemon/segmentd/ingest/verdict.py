@@ -1,0 +1,46 @@
+"""What a look at a file's structure says, and how the checks say it. No I/O here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from segmentd.errors import Reason
+from segmentd.records import Fault
+
+MAX_FILE_BYTES = 64 << 30
+MAX_DECODED_BYTES = 4 << 30
+
+
+class Verdict(StrEnum):
+    """Whether everything that a file refers to lies inside the file."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    BAD = "bad"
+
+
+@dataclass(frozen=True, slots=True)
+class Structure:
+    """A verdict; `fault` is what to report if the file stays as it is, None when it is closed.
+
+    `open` means that the file may still be growing, `bad` that no growth will mend it.
+    """
+
+    verdict: Verdict
+    fault: Fault | None = None
+
+
+CLOSED = Structure(Verdict.CLOSED)
+
+
+class StillOpenError(Exception):
+    """The file ends before what it refers to. The text completes "NAME is incomplete: ..."."""
+
+
+class BadStructureError(Exception):
+    """The file cannot be read, however long one waits. The text completes "NAME ..."."""
+
+    def __init__(self, reason: Reason, text: str) -> None:
+        super().__init__(text)
+        self.reason = reason

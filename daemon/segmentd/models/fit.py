@@ -1,0 +1,65 @@
+"""Does an image fit a model? Pixel type and channels must match; a model may use one named channel."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from segmentd.errors import Reason, SegmentdError
+from segmentd.records import ModelCard, PixelType
+
+
+def used_channels(
+    card: ModelCard, pixel_type: PixelType, channel_names: tuple[str, ...], source: str
+) -> slice:
+    """Which channels of an image the model computes on.
+
+    A model for one channel finds it by name, else takes the image's only channel, else the channel at
+    the position it was trained on.
+
+    Raises
+    ------
+    SegmentdError
+        PIXEL_TYPE_MISMATCH or CHANNEL_COUNT_MISMATCH; `source` names the image in the message.
+    """
+    if pixel_type != card.pixel_type:
+        raise SegmentdError(
+            Reason.PIXEL_TYPE_MISMATCH,
+            f"{source}: pixels are {pixel_type}, model '{card.display_name}' was trained on "
+            f"{card.pixel_type}; acquire or convert to {card.pixel_type}, or train a model on {pixel_type}",
+            field="pixel_type",
+            image=str(pixel_type),
+            model=str(card.pixel_type),
+        )
+    count = len(channel_names)
+    if card.channel is not None and card.channel_index is not None:
+        if count == 1:
+            return slice(0, 1)
+        index = card.channel_index
+        if channel_names.count(card.channel) == 1:
+            index = channel_names.index(card.channel)
+        if index < count:
+            return slice(index, index + 1)
+    elif count == card.channel_count:
+        return slice(0, count)
+    wanted = f"channel '{card.channel}'" if card.channel is not None else f"{card.channel_count} channel(s)"
+    raise SegmentdError(
+        Reason.CHANNEL_COUNT_MISMATCH,
+        f"{source}: has {count} channel(s) ({', '.join(channel_names)}), model '{card.display_name}' takes "
+        f"{wanted}; use a model trained on such images, or train one with --channel",
+        field="channel_count",
+        image=str(count),
+        model=str(card.channel_count),
+    )
+
+
+def pixel_type_of(pixels: npt.NDArray[np.generic], source: str) -> PixelType:
+    """The pixel type of an array; PIXEL_TYPE_MISMATCH where the daemon does not compute on it."""
+    try:
+        return PixelType(pixels.dtype.name)
+    except ValueError:
+        raise SegmentdError(
+            Reason.PIXEL_TYPE_MISMATCH,
+            f"{source}: pixels are {pixels.dtype.name}; convert to one of {', '.join(PixelType)}",
+            field="pixel_type",
+        ) from None

@@ -1,0 +1,196 @@
+"""Which models there are, which are loaded, and who is using them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+from segmentd.errors import Reason, SegmentdError
+from segmentd.models import bundle
+from segmentd.records import Fault, ModelCard
+
+
+class ModelState(StrEnum):
+    """Life of a model in the daemon."""
+
+    UNLOADED = "UNLOADED"
+    LOADING = "LOADING"
+    ACTIVE = "ACTIVE"
+    FAILED = "FAILED"
+
+
+@dataclass(eq=False)
+class ModelEntry:
+    """One model file, as the daemon knows it; `card` is None while it could never be read."""
+
+    path: Path
+    card: ModelCard | None = None
+    state: ModelState = ModelState.UNLOADED
+    fault: Fault | None = None
+    leases: int = 0
+    stamp: tuple[int, int, int] | None = None
+    loading: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def id(self) -> str:
+        """The card's id; while there is no card, what the file name makes of it."""
+        return self.card.id if self.card else bundle.slug(self.path.stem)
+
+
+@dataclass(frozen=True)
+class Lease:
+    """The right to use a loaded model until the lease ends."""
+
+    path: Path
+    card: ModelCard
+
+
+class Registry:
+    """Models of one folder, and those that were named by path. Belongs to one event loop.
+
+    Parameters
+    ----------
+    folder : Path
+        Where `.segmodel` files lie; may be missing.
+    load, unload
+        Bring a model file to the device (returns its card, raises SegmentdError), take it off. They
+        block and are called in a thread.
+    """
+
+    def __init__(
+        self, folder: Path, load: Callable[[Path], ModelCard], unload: Callable[[Path], None]
+    ) -> None:
+        self.folder = folder
+        self._load = load
+        self._unload = unload
+        self._entries: dict[Path, ModelEntry] = {}
+
+    async def list(self) -> list[ModelEntry]:
+        """All models, read anew from the folder, by id."""
+        for path in await asyncio.to_thread(self._files):
+            self._entries.setdefault(path, ModelEntry(path))
+        for entry in list(self._entries.values()):
+            await asyncio.to_thread(_refresh, entry)
+            if entry.stamp is None and entry.state is not ModelState.ACTIVE and not entry.leases:
+                self._entries.pop(entry.path, None)
+        return sorted(self._entries.values(), key=lambda entry: (entry.id, str(entry.path)))
+
+    async def find(self, reference: str) -> ModelEntry:
+        """The model of that id, display name or path.
+
+        Raises
+        ------
+        SegmentdError
+            MODEL_NOT_FOUND, or MODEL_AMBIGUOUS where several bear the name.
+        """
+        if reference.endswith(bundle.SUFFIX) or "/" in reference:
+            path = await asyncio.to_thread(lambda: Path(reference).expanduser().absolute())
+            entry = self._entries.setdefault(path, ModelEntry(path))
+            await asyncio.to_thread(_refresh, entry)
+            if entry.card is None and entry.stamp is None:
+                del self._entries[path]
+                raise SegmentdError(
+                    Reason.MODEL_NOT_FOUND, f"{path}: there is no such model file", resource=reference
+                )
+            return entry
+        entries = await self.list()
+        named = [entry for entry in entries if entry.id == reference]
+        named = named or [e for e in entries if e.card and e.card.display_name == reference]
+        if len(named) == 1:
+            return named[0]
+        if named:
+            paths = ", ".join(str(entry.path) for entry in named)
+            raise SegmentdError(
+                Reason.MODEL_AMBIGUOUS,
+                f"model '{reference}' is ambiguous: {paths}; name one of them by its path or rename one",
+                resource=reference,
+            )
+        known = ", ".join(entry.id for entry in entries) or "none"
+        raise SegmentdError(
+            Reason.MODEL_NOT_FOUND,
+            f"there is no model '{reference}' in {self.folder} (known: {known}); train one with "
+            "'segmentd train' and put it there",
+            resource=reference,
+        )
+
+    async def load(self, reference: str) -> ModelEntry:
+        """Load a model, or load it anew if its file has changed; nothing to do if it is loaded."""
+        entry = await self.find(reference)
+        async with entry.loading:
+            await self._ensure(entry)
+        return entry
+
+    async def unload(self, reference: str) -> ModelEntry:
+        """Take a model off the device. MODEL_IN_USE while a plane or a watch is using it."""
+        entry = await self.find(reference)
+        async with entry.loading:
+            if entry.leases:
+                raise SegmentdError(
+                    Reason.MODEL_IN_USE,
+                    f"model '{entry.id}' is in use by {entry.leases} plane(s) or watch(es); try again later",
+                    resource=entry.id,
+                )
+            if entry.state is ModelState.ACTIVE:
+                await asyncio.to_thread(self._unload, entry.path)
+                entry.state = ModelState.UNLOADED
+        return entry
+
+    @asynccontextmanager
+    async def lease(self, reference: str) -> AsyncIterator[Lease]:
+        """Use a model: loaded if need be, and not unloaded while the lease is held."""
+        entry = await self.load(reference)
+        if entry.card is None:
+            raise SegmentdError(Reason.MODEL_UNUSABLE, f"{entry.path}: the model could not be read")
+        entry.leases += 1
+        try:
+            yield Lease(entry.path, entry.card)
+        finally:
+            entry.leases -= 1
+
+    async def _ensure(self, entry: ModelEntry) -> None:
+        stamp = _stamp(entry.path)
+        if entry.state is ModelState.ACTIVE and (stamp == entry.stamp or stamp is None):
+            return
+        was_active = entry.state is ModelState.ACTIVE
+        entry.state = ModelState.LOADING
+        try:
+            entry.card = await asyncio.to_thread(self._load, entry.path)
+        except SegmentdError as error:
+            entry.fault = Fault(error.reason, error.message, error.metadata)
+            if was_active:
+                # A bad new file does not disturb the model in use.
+                entry.state, entry.stamp = ModelState.ACTIVE, stamp
+                return
+            entry.state = ModelState.FAILED
+            raise
+        entry.state, entry.stamp, entry.fault = ModelState.ACTIVE, stamp, None
+
+    def _files(self) -> Sequence[Path]:
+        found = self.folder.glob(f"*{bundle.SUFFIX}") if self.folder.is_dir() else []
+        return sorted(path.absolute() for path in found if not path.name.startswith("."))
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_mtime_ns, stat.st_size, stat.st_ino
+
+
+def _refresh(entry: ModelEntry) -> None:
+    """Read the card of a model that is not loaded, if its file is new or has changed."""
+    stamp = _stamp(entry.path)
+    if entry.state in (ModelState.ACTIVE, ModelState.LOADING) or stamp == entry.stamp:
+        return
+    entry.stamp = stamp
+    try:
+        entry.card = bundle.load(entry.path).card
+    except SegmentdError as error:
+        entry.state, entry.fault = ModelState.FAILED, Fault(error.reason, error.message, error.metadata)
+    else:
+        entry.state, entry.fault = ModelState.UNLOADED, None

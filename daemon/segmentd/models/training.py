@@ -1,0 +1,165 @@
+"""Labels and planes to a forest: arrays in, arrays and scores out.
+
+Training reads the features through the same tiles as prediction, so that a pixel has the same
+features, to the bit, in both.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.ensemble import RandomForestClassifier
+
+from segmentd.compute import normalize
+from segmentd.compute.features import FeatureSet, compute_features
+from segmentd.compute.forest import ForestArrays
+from segmentd.compute.tiling import cover, cut
+from segmentd.errors import Reason, SegmentdError
+
+TREES = 25
+TRAINING_TILE_PX = 256
+VERSIONED_LIBRARIES = ("numpy", "scipy", "scikit-learn", "opencv-python-headless", "numba")
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Labelled pixels: features float32 (n, F) and labels uint8 (n,), values 1..K."""
+
+    features: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class TrainedForest:
+    """A forest, its training scores (plain JSON values) and the versions that made it."""
+
+    forest: ForestArrays
+    scores: dict[str, Any]
+    library_versions: dict[str, str]
+
+
+def collect(
+    pixels: npt.NDArray[np.generic],
+    labels: npt.NDArray[np.uint8],
+    feature_set: FeatureSet,
+    normalization: str,
+) -> Samples:
+    """Features of the labelled pixels of one plane.
+
+    Parameters
+    ----------
+    pixels : array (C, Y, X)
+        The whole plane.
+    labels : uint8 array (Y, X)
+        Class value 1..K, 0 = unlabelled. Pixels that are not finite are left out.
+    feature_set : FeatureSet
+        What to compute.
+    normalization : str
+        One of `segmentd.compute.normalize.METHODS`.
+    """
+    scale = normalize.measure(pixels, normalization)
+    mask = normalize.masked(pixels)
+    if mask is not None:
+        labels = np.where(mask, np.uint8(0), labels)
+    reach = feature_set.reach_px
+    parts, values = [], []
+    for core in cover(labels.shape[0], labels.shape[1], TRAINING_TILE_PX):
+        window = labels[core.y : core.y + core.height, core.x : core.x + core.width]
+        marked = window > 0
+        if not marked.any():
+            continue
+        tile = normalize.to_float(cut(pixels, core, reach, reach), scale)
+        parts.append(compute_features(tile, feature_set)[:, marked].T)
+        values.append(window[marked])
+    if not parts:
+        planes = len(pixels) * len(feature_set)
+        return Samples(np.empty((0, planes), np.float32), np.empty(0, np.uint8))
+    return Samples(np.concatenate(parts), np.concatenate(values))
+
+
+def train(
+    samples: Samples,
+    class_count: int,
+    feature_names: list[str],
+    seed: int = 0,
+    threads: int = 1,
+    trees: int = TREES,
+) -> TrainedForest:
+    """Train a random forest of fully grown trees.
+
+    The result depends on samples, seed and library versions only, not on `threads`.
+
+    Raises
+    ------
+    SegmentdError
+        BAD_TRAINING_DATA where a class of 1..`class_count` has no labelled pixel.
+    """
+    counts = np.bincount(samples.labels, minlength=class_count + 1)[1:]
+    if len(counts) > class_count or class_count < 2 or not counts.all():
+        missing = ", ".join(str(value + 1) for value in np.flatnonzero(counts == 0)) or "none"
+        raise SegmentdError(
+            Reason.BAD_TRAINING_DATA,
+            f"labels need at least two classes, each with labelled pixels: classes without any: {missing}, "
+            f"highest label value {len(counts)}, classes named {class_count}",
+        )
+    classifier = RandomForestClassifier(n_estimators=trees, random_state=seed, oob_score=True, n_jobs=threads)
+    with warnings.catch_warnings():
+        # A pixel that every tree drew has no out-of-bag vote; `_out_of_bag` leaves it out.
+        warnings.filterwarnings("ignore", message="Some inputs do not have OOB scores")
+        classifier.fit(samples.features, samples.labels)
+    scores = _out_of_bag(classifier, samples.labels, class_count)
+    scores["labelled_pixels"] = [int(count) for count in counts]
+    scores["feature_importance"] = {
+        name: round(float(importance), 6)
+        for name, importance in zip(feature_names, classifier.feature_importances_, strict=True)
+    }
+    return TrainedForest(forest_arrays(classifier), scores, library_versions())
+
+
+def _out_of_bag(
+    classifier: RandomForestClassifier, labels: npt.NDArray[np.uint8], class_count: int
+) -> dict[str, Any]:
+    votes = classifier.oob_decision_function_
+    voted = np.isfinite(votes).all(axis=1) & (votes.sum(axis=1) > 0)
+    truth = labels[voted].astype(np.intp) - 1
+    guess = votes[voted].argmax(axis=1)
+    confusion = np.zeros((class_count, class_count), np.int64)
+    np.add.at(confusion, (truth, guess), 1)
+    return {
+        "out_of_bag_accuracy": round(float(np.mean(truth == guess)), 6) if voted.any() else None,
+        "out_of_bag_confusion": confusion.tolist(),
+    }
+
+
+def forest_arrays(classifier: RandomForestClassifier) -> ForestArrays:
+    """The trees of a fitted scikit-learn forest as plain arrays, node numbers made global."""
+    trees = [estimator.tree_ for estimator in classifier.estimators_]
+    starts = np.concatenate([[0], np.cumsum([tree.node_count for tree in trees])[:-1]])
+
+    def children(name: str) -> npt.NDArray[np.int32]:
+        parts = [
+            np.where(getattr(tree, name) >= 0, getattr(tree, name) + start, -1)
+            for tree, start in zip(trees, starts, strict=True)
+        ]
+        return np.concatenate(parts).astype(np.int32)
+
+    feature = np.concatenate([np.where(tree.children_left >= 0, tree.feature, -1) for tree in trees])
+    return ForestArrays(
+        feature=feature.astype(np.int32),
+        threshold=np.concatenate([tree.threshold for tree in trees]).astype(np.float64),
+        left=children("children_left"),
+        right=children("children_right"),
+        value=np.concatenate([tree.value[:, 0, :] for tree in trees]).astype(np.float64),
+        roots=starts.astype(np.int32),
+        feature_count=int(classifier.n_features_in_),
+    )
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of the libraries whose numbers end up in a model."""
+    return {name: version(name) for name in VERSIONED_LIBRARIES}

@@ -1,0 +1,1 @@
+"""Segmentations to subscribers: durable files, the journal, and the feed that reads it."""

@@ -1,0 +1,245 @@
+"""The journal: which images have ended and how, and the numbered events that tell of it.
+
+One SQLite file (WAL, `synchronous=FULL`); what a call recorded is durable when it returns. The calls block
+and may come from any thread; callers in an event loop use `asyncio.to_thread`. Writes that meet share a
+commit: whoever gets the write lock commits for all who wait.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Self
+
+from segmentd.errors import Reason, SegmentdError
+from segmentd.records import FileStamp, ResultEvent, Segmentation
+from segmentd.results import images
+from segmentd.results.events import EventReader
+from segmentd.results.images import ImageOutcome, ImageState, KnownStamps
+from segmentd.results.journal_schema import (
+    FILE_NAME,
+    journal_errors,
+    lock_folder,
+    open_writer,
+    transaction,
+)
+from segmentd.results.payload import encode_segmentation
+
+_DELETE_AT_ONCE = 5000
+_SECONDS_PER_DAY = 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class _Write:
+    """Images that wait for their commit, each with its segmentations and their JSON."""
+
+    images: list[tuple[ImageOutcome, Sequence[Segmentation], list[str]]]
+    done: Future[list[list[ResultEvent]]] = field(default_factory=Future)
+
+
+class Journal(EventReader):
+    """The open journal of one daemon; `Journal.open` makes it.
+
+    Attributes
+    ----------
+    id : str
+        Ten random hex digits; part of every cursor, so that a cursor of another journal is recognised.
+    """
+
+    def __init__(
+        self, path: Path, writer: sqlite3.Connection, lock_file: IO[str], clock: Callable[[], float]
+    ) -> None:
+        super().__init__(path)
+        self._writer = writer
+        self._lock_file = lock_file
+        self._clock = clock
+        self._write_lock = threading.Lock()
+        self._waiting: list[_Write] = []
+        self._waiting_lock = threading.Lock()
+        self._broken = False
+        self.id: str = writer.execute("SELECT value FROM meta WHERE key = 'id'").fetchone()[0]
+        self._stamps = KnownStamps(writer)
+
+    @classmethod
+    def open(cls, folder: Path, clock: Callable[[], float] = time.time) -> Self:
+        """Open the journal in a folder, making both if needed, and lock the folder.
+
+        Parameters
+        ----------
+        folder : Path
+            On a local disk; SQLite's write-ahead log does not work over networks.
+        clock : callable
+            Returns seconds since the epoch; only retention uses it.
+
+        Raises
+        ------
+        SegmentdError
+            LOCKED, JOURNAL_DAMAGED, JOURNAL_NEWER, JOURNAL_NOT_WRITABLE or DISK_FULL.
+        """
+        path = folder / FILE_NAME
+        with journal_errors(path), contextlib.ExitStack() as undo:
+            lock_file = undo.enter_context(lock_folder(folder))
+            writer = open_writer(path)
+            undo.callback(writer.close)
+            journal = cls(path, writer, lock_file, clock)
+            undo.pop_all()
+        return journal
+
+    def close(self) -> None:
+        """Close the file and give up the folder."""
+        super().close()
+        with self._write_lock:
+            self._writer.close()
+        self._lock_file.close()
+
+    def record(self, outcome: ImageOutcome, segmentations: Sequence[Segmentation] = ()) -> list[ResultEvent]:
+        """Record how an image ended, with the segmentations to publish; as `record_many`."""
+        return self.record_many([(outcome, segmentations)])[0]
+
+    def record_many(
+        self, outcomes: Sequence[tuple[ImageOutcome, Sequence[Segmentation]]]
+    ) -> list[list[ResultEvent]]:
+        """Record several images in one transaction: all of them or, on an error, none.
+
+        Returns
+        -------
+        list of list of ResultEvent
+            For each image the events of its segmentations, numbered on without gaps.
+
+        Raises
+        ------
+        SegmentdError
+            DISK_FULL (try again when there is room), JOURNAL_NOT_WRITABLE or JOURNAL_DAMAGED.
+        """
+        write = _Write([(outcome, items, [*map(encode_segmentation, items)]) for outcome, items in outcomes])
+        with self._waiting_lock:
+            self._waiting.append(write)
+        with self._write_lock:
+            if not write.done.done():
+                with self._waiting_lock:
+                    writes, self._waiting = self._waiting, []
+                self._commit(writes)
+        return write.done.result()
+
+    def known(self, watch: str, path: bytes, stamp: FileStamp) -> bool:
+        """Whether this path with this stamp has ended and needs no work; answered from memory."""
+        return self._stamps.has(watch, path, stamp)
+
+    def known_many(self, watch: str, files: Iterable[tuple[bytes, FileStamp]]) -> list[bool]:
+        """Answer `known` for many files of one watch."""
+        return [self._stamps.has(watch, path, stamp) for path, stamp in files]
+
+    def next_version(self, watch: str, path: bytes, content_digest: str) -> int:
+        """Return the version under which this content of a path is to be published."""
+        with self._connection() as connection:
+            image = images.find_image(connection, watch, path)
+        if image is None:
+            return 1
+        same = content_digest != "" and content_digest == image.content_digest
+        return image.version if same else image.version + 1
+
+    def same_content(self, watch: str, path: bytes, content_digest: str, stamp: FileStamp) -> bool:
+        """Whether a path is already done with this content.
+
+        If so, its new stamp is recorded and there is nothing to publish. An image that failed is not
+        done: touching it has it tried again.
+        """
+        with self._connection() as connection:
+            image = images.find_image(connection, watch, path)
+        if image is None or image.state is not ImageState.DONE or image.content_digest != content_digest:
+            return False
+        with self._write_lock, self._writing():
+            images.update_stamp(self._writer, watch, path, stamp)
+        self._stamps.keep(watch, path, stamp)
+        return True
+
+    def counts(self, watch: str) -> dict[ImageState, int]:
+        """Count a watch's images by how they ended."""
+        with self._connection() as connection:
+            return images.count_states(connection, watch)
+
+    def retain(self, max_age_days: float | None = None, max_events: int | None = None) -> int:
+        """Delete the oldest events beyond an age or a number; images and numbering stay.
+
+        Returns
+        -------
+        int
+            How many events were deleted.
+        """
+        last, oldest = self._bounds()
+        first_kept = oldest
+        if max_events is not None:
+            first_kept = max(first_kept, last - max_events + 1)
+        if max_age_days is not None:
+            since = self._clock() - max_age_days * _SECONDS_PER_DAY
+            first_kept = max(first_kept, self._first_recorded_since(since, last))
+        for number in range(oldest, first_kept, _DELETE_AT_ONCE):  # in parts: no commit waits long for it
+            end = min(number + _DELETE_AT_ONCE, first_kept)
+            with self._write_lock, self._writing():
+                self._writer.execute("DELETE FROM events WHERE number < ?", (end,))
+        return first_kept - oldest
+
+    def _first_recorded_since(self, seconds: float, last: int) -> int:
+        query = "SELECT number FROM events WHERE recorded >= ? ORDER BY number LIMIT 1"
+        with self._connection() as connection:
+            row: tuple[int] | None = connection.execute(query, (seconds,)).fetchone()
+        return last + 1 if row is None else row[0]
+
+    def _commit(self, writes: list[_Write]) -> None:
+        try:
+            with self._writing():
+                results = [self._insert(write) for write in writes]
+        except BaseException as error:  # every waiting caller raises it
+            for write in writes:
+                write.done.set_exception(error)
+            return
+        for write, events in zip(writes, results, strict=True):
+            for outcome, _, _ in write.images:
+                self._stamps.keep_outcome(outcome)
+            write.done.set_result(events)
+
+    def _insert(self, write: _Write) -> list[list[ResultEvent]]:
+        """Insert the rows of one write; returns its events."""
+        result = []
+        for outcome, segmentations, payloads in write.images:
+            images.insert_outcome(self._writer, outcome)
+            numbers = self._take_numbers(len(payloads))
+            self._writer.executemany(
+                "INSERT INTO events (number, image, watch, recorded, payload) "
+                "VALUES (?, (SELECT id FROM images WHERE watch = ? AND path = ?), ?, ?, ?)",
+                [
+                    (number, outcome.watch, outcome.path, outcome.watch, self._clock(), payload)
+                    for number, payload in zip(numbers, payloads, strict=True)
+                ],
+            )
+            result.append([*map(ResultEvent, numbers, segmentations)])
+        return result
+
+    def _take_numbers(self, count: int) -> range:
+        last = self._writer.execute("SELECT value FROM meta WHERE key = 'last_number'").fetchone()[0]
+        self._writer.execute("UPDATE meta SET value = ? WHERE key = 'last_number'", (last + count,))
+        return range(last + 1, last + count + 1)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """One write transaction; after an I/O error there are no more until the daemon starts again."""
+        if self._broken:
+            raise SegmentdError(
+                Reason.JOURNAL_NOT_WRITABLE,
+                f"the journal {self._path} had a disk error and takes no more entries. Check the disk and "
+                "restart the daemon; what was recorded before is safe.",
+                path=str(self._path),
+            )
+        with journal_errors(self._path):
+            try:
+                with transaction(self._writer):
+                    yield
+            except sqlite3.OperationalError as error:
+                self._broken = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_IOERR
+                raise

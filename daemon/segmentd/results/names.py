@@ -1,0 +1,78 @@
+"""Names of result files: one name for each input and kind, bounded, inside the results folder."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+from segmentd.errors import Reason, SegmentdError
+
+SUFFIXES = {
+    "labels": b".labels.ome.tif",
+    "confidence": b".confidence.ome.tif",
+    "classes": b".classes.ome.tif",
+    "overlay": b".overlay.png",
+}
+
+_NAME_MAX = 255  # bytes; the limit of nearly every file system
+_STEM_MAX = _NAME_MAX - max(len(suffix) for suffix in SUFFIXES.values())
+_DIGEST_LENGTH = 32
+_TEMPORARY = re.compile(rb"\..*\.segmentd-[0-9a-f]{8}\.part", re.DOTALL)
+
+
+def source_parts(source: bytes) -> list[bytes]:
+    """Split an input's relative path; a path that could leave its folder is refused.
+
+    Raises
+    ------
+    SegmentdError
+        BAD_FIELD for an absolute path and for empty, `.` and `..` parts.
+    """
+    parts = source.split(b"/")
+    if b"\0" in source or any(part in (b"", b".", b"..") for part in parts):
+        raise SegmentdError(
+            Reason.BAD_FIELD,
+            f"{source!r} is not a path below the watched folder, so it has no place among the results. "
+            "Use a relative path without empty, '.' and '..' parts.",
+            field="source",
+        )
+    return parts
+
+
+def result_name(name: bytes, kind: str) -> bytes:
+    """Name of the result file of an input file, both without folders.
+
+    The input's name is kept whole, extension included, so that no two inputs of a folder share a result.
+    A name that would become too long ends in a part of its SHA-256 instead; such stems have a length that
+    no whole name reaches here, so the two sorts cannot meet.
+
+    Examples
+    --------
+    >>> result_name(b"a.tif", "labels")
+    b'a.tif.labels.ome.tif'
+    """
+    if len(name) < _STEM_MAX:
+        return name + SUFFIXES[kind]
+    digest = hashlib.sha256(name).hexdigest()[:_DIGEST_LENGTH].encode()
+    room = _STEM_MAX - _DIGEST_LENGTH - 1
+    return _cut(name, room).ljust(room, b"~") + b"~" + digest + SUFFIXES[kind]
+
+
+def temporary_name(name: bytes, token: bytes) -> bytes:
+    """Name under which a result is written; `token` is eight hex digits."""
+    ending = b".segmentd-" + token + b".part"
+    return b"." + _cut(name, _NAME_MAX - 1 - len(ending)) + ending
+
+
+def is_temporary(name: bytes) -> bool:
+    """Whether a file name is one of `temporary_name`."""
+    return _TEMPORARY.fullmatch(name) is not None
+
+
+def _cut(name: bytes, limit: int) -> bytes:
+    """Shorten a name without splitting a UTF-8 character (some file systems refuse half ones)."""
+    if len(name) <= limit:
+        return name
+    while limit > 0 and name[limit] & 0xC0 == 0x80:
+        limit -= 1
+    return name[:limit]

@@ -1,0 +1,179 @@
+"""The result files of one image, written plane by plane and published together."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from segmentd.imagefile import OmeChannel, OmeImage, OmeTiffWriter, overlay_png
+from segmentd.records import ClassInfo, FrameInfo, PlaneIndex
+from segmentd.results.durable import DurableFile, open_folder, sync_folder, write_errors
+from segmentd.results.names import SUFFIXES, result_name, source_parts
+
+
+@dataclass(frozen=True, slots=True)
+class ResultFile:
+    """A published result: absolute path, SHA-256 of its bytes."""
+
+    path: Path
+    sha256: str
+
+
+class ResultWriter:
+    """Writes the results of one image; nothing is visible before `commit`.
+
+    Use it as a context manager: leaving the block without `commit` removes what was written.
+
+    Parameters
+    ----------
+    folder : Path
+        The results folder; made if it is missing.
+    source : bytes
+        The input's path below its own folder; the same subfolders are used here.
+    outputs : collection of str
+        Of `labels`, `confidence`, `classes` (one 0/255 channel for each class) and `overlay` (a picture
+        of the first plane).
+    frame : FrameInfo
+        Sizes of the input; its planes must come in this order.
+    classes : tuple of ClassInfo
+        The model's classes.
+    content_digest, model_digest : str
+        Of input and model: the files' UUIDs come from them, and both are noted in the files.
+
+    Raises
+    ------
+    SegmentdError
+        From every method: DISK_FULL or RESULTS_NOT_WRITABLE. The image must then be redone.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        source: bytes,
+        outputs: Collection[str],
+        frame: FrameInfo,
+        classes: tuple[ClassInfo, ...],
+        content_digest: str,
+        model_digest: str = "",
+    ) -> None:
+        unknown = set(outputs) - set(SUFFIXES)
+        if unknown:
+            raise ValueError(f"no such outputs: {sorted(unknown)}; there are {list(SUFFIXES)}")
+        *subfolders, self._name = source_parts(source)
+        self._results = folder
+        self._folder = folder.absolute().joinpath(*map(os.fsdecode, subfolders))
+        self._frame = frame
+        self._classes = classes
+        self._digests = {"content_digest": content_digest, "model_digest": model_digest}
+        self._expected = frame.planes()
+        self._files: dict[str, DurableFile] = {}
+        self._writers: dict[str, OmeTiffWriter] = {}
+        self._directory: int | None = None
+        with write_errors(folder):
+            self._directory = open_folder(folder, subfolders)
+            try:
+                for kind in SUFFIXES:
+                    if kind in outputs:
+                        self._open(kind, self._directory)
+            except BaseException:
+                self.abort()
+                raise
+
+    def write_plane(
+        self,
+        index: PlaneIndex,
+        labels: npt.NDArray[np.uint8],
+        confidence: npt.NDArray[np.uint8],
+        pixels: npt.NDArray[np.generic],
+    ) -> None:
+        """Append one plane: labels and confidence (Y, X), and its pixels (C, Y, X) for the overlay."""
+        expected = next(self._expected, None)
+        if index != expected:
+            raise ValueError(f"plane {index} came where {expected} was due")
+        with write_errors(self._results):
+            if index == PlaneIndex() and "overlay" in self._files:
+                picture = overlay_png(pixels, labels, self._classes, rgb=self._frame.rgb)
+                self._files["overlay"].file.write(picture)
+            for kind, writer in self._writers.items():
+                writer.write_plane(self._planes_of(kind, labels, confidence))
+
+    def commit(self) -> dict[str, ResultFile]:
+        """Make all files durable, then visible; returns them by kind."""
+        if self._directory is None:
+            raise ValueError("the results were committed or aborted before")
+        try:
+            with write_errors(self._results):
+                for writer in self._writers.values():
+                    writer.close()
+                digests = {kind: file.seal() for kind, file in self._files.items()}
+                for file in self._files.values():
+                    file.publish()
+                sync_folder(self._directory)
+        finally:
+            self.abort()
+        return {
+            kind: ResultFile(self._folder / os.fsdecode(result_name(self._name, kind)), digest)
+            for kind, digest in digests.items()
+        }
+
+    def abort(self) -> None:
+        """Remove what was not published; may be called more than once."""
+        if self._directory is None:
+            return
+        try:
+            for file in self._files.values():
+                file.discard()
+        finally:
+            os.close(self._directory)
+            self._directory = None
+
+    def __enter__(self) -> Self:
+        """Return the writer."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Abort unless committed."""
+        self.abort()
+
+    def _open(self, kind: str, directory: int) -> None:
+        file = DurableFile(directory, result_name(self._name, kind))
+        self._files[kind] = file
+        if kind != "overlay":
+            self._writers[kind] = OmeTiffWriter(file.file, self._describe(kind))
+
+    def _describe(self, kind: str) -> OmeImage:
+        channels: tuple[OmeChannel, ...] = (OmeChannel("confidence (%)" if kind == "confidence" else kind),)
+        if kind == "classes":
+            channels = tuple(OmeChannel(item.name, item.color) for item in self._classes)
+        frame = self._frame
+        return OmeImage(
+            height=frame.height,
+            width=frame.width,
+            channels=channels,
+            identity="/".join((*self._digests.values(), kind)),
+            name=self._name.decode("utf-8", "replace"),
+            size_z=frame.size_z,
+            size_t=frame.size_t,
+            scenes=frame.scenes,
+            pixel_size=frame.pixel_size,
+            classes=() if kind == "confidence" else self._classes,
+            notes={key: value for key, value in self._digests.items() if value},
+        )
+
+    def _planes_of(
+        self, kind: str, labels: npt.NDArray[np.uint8], confidence: npt.NDArray[np.uint8]
+    ) -> npt.NDArray[np.uint8]:
+        if kind == "confidence":
+            return confidence
+        if kind == "labels":
+            return labels
+        return np.stack([(labels == item.value).astype(np.uint8) * np.uint8(255) for item in self._classes])

@@ -1,0 +1,185 @@
+"""`SegmentPlane`: pixels come in, tiles go out as they are done; nothing is kept."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from segmentd.engine.segmenter import PlaneResult, TileResult
+from segmentd.errors import Reason, SegmentdError
+from segmentd.models.fit import used_channels
+from segmentd.pipeline import Engine
+from segmentd.records import PixelType, Segmentation, SegmentationState, SegmentOptions
+from segmentd.rpc.blocks import tile_blocks
+from segmentd.rpc.convert import model_reference, pixel_type_record, segmentation_message
+from segmentd.rpc.faults import bad_field
+from segmentd.v1 import segmentation_service_pb2 as pb
+
+MAX_PLANE_BYTES = 1 << 30
+MAX_BYTES_IN_FLIGHT = 4 << 30
+MAX_TILE_PX = 1 << 14
+MAX_BORDER_PX = 4096
+MAX_CHANNELS = 64
+SOURCE = "submitted plane"
+
+
+@dataclass(frozen=True)
+class _Head:
+    model: str
+    pixel_type: PixelType
+    shape: tuple[int, int, int]
+    options: SegmentOptions
+
+    @property
+    def size_bytes(self) -> int:
+        channels, height, width = self.shape
+        return channels * height * width * np.dtype(self.pixel_type.value).itemsize
+
+
+class PlaneCalls:
+    """Runs `SegmentPlane` calls on the engine and counts the bytes they hold."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._bytes_in_flight = 0
+
+    async def run(
+        self, requests: AsyncIterator[pb.SegmentPlaneRequest]
+    ) -> AsyncIterator[pb.SegmentPlaneResponse]:
+        """Answer one call."""
+        first = await anext(aiter(requests), None)
+        if first is None or first.WhichOneof("part") != "head":
+            raise bad_field("head", "the first message must hold the head of the plane")
+        head = _check_head(first.head)
+        async with self._engine.registry.lease(head.model) as lease:
+            # Refuse a plane that does not fit before its pixels are sent.
+            names = tuple(f"channel {index + 1}" for index in range(head.shape[0]))
+            channels = used_channels(lease.card, head.pixel_type, names, SOURCE)
+            with self._room(head.size_bytes):
+                pixels = (await _receive(requests, head))[channels]
+                call = _Call(self._engine, lease.path, pixels, head.options)
+                async for tile in call.tiles():
+                    for block in tile_blocks(tile.region, tile.labels, tile.confidence, first.head.encoding):
+                        yield pb.SegmentPlaneResponse(block=block)
+        summary = Segmentation(
+            watch="",
+            source=b"",
+            source_path=b"",
+            state=SegmentationState.SUCCEEDED,
+            height=head.shape[1],
+            width=head.shape[2],
+            model=lease.card.id,
+            model_digest=lease.card.digest,
+            classes=lease.card.classes,
+            label_pixel_counts=call.result.label_pixel_counts(len(lease.card.classes)),
+            mean_confidence=call.result.mean_confidence,
+            masked_pixels=call.result.masked_pixels,
+            device=self._engine.lane.name,
+            device_reason=self._engine.lane.reason,
+            compute_seconds=call.result.compute_seconds,
+        )
+        yield pb.SegmentPlaneResponse(summary=segmentation_message(summary))
+
+    @contextmanager
+    def _room(self, size_bytes: int) -> Iterator[None]:
+        if size_bytes > MAX_PLANE_BYTES:
+            raise SegmentdError(
+                Reason.PLANE_TOO_LARGE,
+                f"the plane has {size_bytes:,} bytes, at most {MAX_PLANE_BYTES:,} can be sent; send it in "
+                "parts or drop the file into a watched folder",
+            )
+        if self._bytes_in_flight + size_bytes > MAX_BYTES_IN_FLIGHT:
+            raise SegmentdError(Reason.DEVICE_BUSY, "too many planes are being sent at the moment; try again")
+        self._bytes_in_flight += size_bytes
+        try:
+            yield
+        finally:
+            self._bytes_in_flight -= size_bytes
+
+
+class _Call:
+    """One plane on its way through the lane; `result` is set when the tiles have ended."""
+
+    def __init__(
+        self, engine: Engine, path: Path, pixels: npt.NDArray[np.generic], options: SegmentOptions
+    ) -> None:
+        self._engine = engine
+        self._path = path
+        self._pixels = pixels
+        self._options = options
+        self._given_up = False
+        self.result: PlaneResult
+
+    async def tiles(self) -> AsyncIterator[TileResult]:
+        loop = asyncio.get_running_loop()
+        # Not bounded: all tiles together are as large as the plane's labels and confidence.
+        done: asyncio.Queue[TileResult | None] = asyncio.Queue()
+
+        def on_tile(tile: TileResult) -> None:
+            if self._given_up:
+                raise SegmentdError(Reason.SHUTTING_DOWN, "the caller is gone")
+            loop.call_soon_threadsafe(done.put_nowait, tile)
+
+        async with self._engine.scheduler.slot(SOURCE):
+            work = asyncio.create_task(
+                asyncio.to_thread(self._engine.lane.segment, self._path, self._pixels, self._options, on_tile)
+            )
+            work.add_done_callback(lambda _: done.put_nowait(None))
+            try:
+                while (tile := await done.get()) is not None:
+                    yield tile
+                self.result = await work
+            finally:
+                self._given_up = True
+                await asyncio.wait([work])
+
+
+def _check_head(head: pb.SegmentPlaneRequest.Head) -> _Head:
+    limits = (
+        ("height", head.height, 1, 1 << 30),
+        ("width", head.width, 1, 1 << 30),
+        ("channel_count", head.channel_count, 1, MAX_CHANNELS),
+        ("min_confidence", head.min_confidence, 0, 100),
+        ("border_pixels", head.border_pixels, 0, MAX_BORDER_PX),
+    )
+    for field, value, low, high in limits:
+        if not low <= value <= high:
+            raise bad_field(f"head.{field}", f"{value} must be {low} to {high}")
+    if head.HasField("tile_pixels") and not 16 <= head.tile_pixels <= MAX_TILE_PX:
+        raise bad_field("head.tile_pixels", f"{head.tile_pixels} must be 16 to {MAX_TILE_PX}")
+    options = SegmentOptions(
+        border_px=head.border_pixels if head.HasField("border_pixels") else None,
+        tile_px=head.tile_pixels if head.HasField("tile_pixels") else None,
+        min_confidence=head.min_confidence,
+    )
+    return _Head(
+        model_reference(head.model, "head.model"),
+        pixel_type_record(head.pixel_type, "head.pixel_type"),
+        (head.channel_count, head.height, head.width),
+        options,
+    )
+
+
+async def _receive(requests: AsyncIterator[pb.SegmentPlaneRequest], head: _Head) -> npt.NDArray[np.generic]:
+    buffer = np.empty(head.size_bytes, np.uint8)
+    filled = 0
+    async for request in requests:
+        if request.WhichOneof("part") != "pixels":
+            raise bad_field("pixels", "after the head, every message must hold pixels")
+        end = filled + len(request.pixels)
+        if end > len(buffer):
+            raise bad_field(
+                "pixels", f"more than the {len(buffer):,} bytes that the head announced were sent"
+            )
+        buffer[filled:end] = np.frombuffer(request.pixels, np.uint8)
+        filled = end
+    if filled != len(buffer):
+        raise bad_field("pixels", f"{filled:,} bytes were sent, the head announced {len(buffer):,}")
+    values: npt.NDArray[np.generic] = buffer.view(np.dtype(head.pixel_type.value).newbyteorder("<"))
+    return values.reshape(head.shape)

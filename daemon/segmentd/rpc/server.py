@@ -1,0 +1,103 @@
+"""Builds and binds the gRPC server."""
+
+from __future__ import annotations
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from segmentd.errors import ConfigurationError
+from segmentd.pipeline import Engine
+from segmentd.results.feed import Feed
+from segmentd.results.journal import Journal
+from segmentd.rpc.faults import FaultInterceptor
+from segmentd.rpc.model_service import ModelService
+from segmentd.rpc.segmentation_service import SegmentationService
+from segmentd.rpc.server_service import ServerService
+from segmentd.rpc.watch_service import WatchService
+from segmentd.v1 import (
+    model_service_pb2_grpc,
+    segmentation_service_pb2_grpc,
+    server_service_pb2_grpc,
+    watch_service_pb2_grpc,
+)
+from segmentd.watches import Watches
+
+SERVICE_NAMES = tuple(f"segmentd.v1.{name}Service" for name in ("Model", "Watch", "Segmentation", "Server"))
+_MIB = 1 << 20
+
+
+class Server:
+    """The gRPC face of the daemon.
+
+    Parameters
+    ----------
+    engine, watches, journal, feed
+        What the services serve.
+    max_receive_mib : int
+        Largest message a client may send.
+    with_reflection : bool
+        Whether clients may ask what services there are.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        watches: Watches,
+        journal: Journal,
+        feed: Feed,
+        max_receive_mib: int,
+        with_reflection: bool,
+    ) -> None:
+        self._grpc = grpc.aio.server(
+            interceptors=[FaultInterceptor()],
+            options=[
+                # Otherwise a second daemon would silently share the port.
+                ("grpc.so_reuseport", 0),
+                ("grpc.max_receive_message_length", max_receive_mib * _MIB),
+                ("grpc.max_send_message_length", 16 * _MIB),
+                ("grpc.max_metadata_size", 8192),
+            ],
+        )
+        self._health = health.aio.HealthServicer()
+        segmentations = SegmentationService(engine, watches, journal, feed)
+        server = ServerService(engine, journal, feed, lambda: segmentations.subscribers)
+        model_service_pb2_grpc.add_ModelServiceServicer_to_server(
+            ModelService(engine.registry, engine.lane.name), self._grpc
+        )
+        watch_service_pb2_grpc.add_WatchServiceServicer_to_server(WatchService(watches), self._grpc)
+        segmentation_service_pb2_grpc.add_SegmentationServiceServicer_to_server(segmentations, self._grpc)
+        server_service_pb2_grpc.add_ServerServiceServicer_to_server(server, self._grpc)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
+        if with_reflection:
+            names = (*SERVICE_NAMES, health.SERVICE_NAME, reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(names, self._grpc)
+
+    async def start(self, listen: str) -> str:
+        """Bind and serve; returns the address with the real port.
+
+        Raises
+        ------
+        ConfigurationError
+            The address is taken or is not this machine's.
+        """
+        try:
+            port = self._grpc.add_insecure_port(listen)
+        except RuntimeError as error:
+            raise ConfigurationError(
+                [f"server.listen = {listen!r}: cannot be bound: is another daemon running there? ({error})"]
+            ) from error
+        await self._grpc.start()
+        host = listen.rpartition(":")[0]
+        return f"{host}:{port}"
+
+    async def set_serving(self, serving: bool) -> None:
+        """Tell health checks."""
+        states = health_pb2.HealthCheckResponse
+        state = states.SERVING if serving else states.NOT_SERVING
+        for name in ("", *SERVICE_NAMES):
+            await self._health.set(name, state)
+
+    async def stop(self, grace_seconds: float) -> None:
+        """End: calls in work have `grace_seconds` to finish."""
+        await self._grpc.stop(grace_seconds)

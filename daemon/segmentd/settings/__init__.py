@@ -1,0 +1,24 @@
+"""What the daemon is told to do: the TOML file, checked whole, or embedded defaults."""
+
+from __future__ import annotations
+
+from segmentd.settings.load import CONFIG_VARIABLE, Settings, load, parse
+from segmentd.settings.schema import (
+    DeviceSettings,
+    JournalSettings,
+    ModelSettings,
+    ServerSettings,
+    WatchSettings,
+)
+
+__all__ = [
+    "CONFIG_VARIABLE",
+    "DeviceSettings",
+    "JournalSettings",
+    "ModelSettings",
+    "ServerSettings",
+    "Settings",
+    "WatchSettings",
+    "load",
+    "parse",
+]

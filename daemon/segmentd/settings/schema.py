@@ -1,0 +1,188 @@
+"""The tables of the configuration: one model for each, every key with its type, range and default.
+
+A key that a later version will honour is known here and refused with a reason, never ignored. The
+text under a key is its documentation; `segmentd check-config` shows it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from segmentd.records import SegmentOptions, WatchSpec
+from segmentd.settings.values import (
+    AbsolutePath,
+    After,
+    Listen,
+    ModelReference,
+    Slug,
+    data_home,
+    only,
+    split_listen,
+    usable_cores,
+)
+
+Text = Annotated[str, Field(min_length=1)]
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+Later = Annotated[str | None, only(None)]
+Off = Annotated[bool, only(False)]
+
+
+class Table(BaseModel):
+    """A table of the file: immutable, unknown keys refused, no conversion between types."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+class ServerSettings(Table):
+    """`[server]`: where and how the API is offered."""
+
+    listen: Listen = "127.0.0.1:50051"
+    """address of the API, HOST:PORT; with port 0 the system chooses one"""
+    unix_socket: Later = None
+    """socket file to listen on"""
+    tls_certificate: Later = None
+    """certificate of the server"""
+    tls_key: Later = None
+    """key of the certificate"""
+    client_ca: Later = None
+    """authority whose client certificates are accepted"""
+    token_file: Later = None
+    """file with the token that clients must send"""
+    roots: Annotated[tuple[AbsolutePath, ...], Field(strict=False)] = ()
+    """folders that watched folders must lie in; empty: any folder"""
+    reflection: bool = False
+    """tell clients the API's own description (gRPC reflection)"""
+    # A block of 1 MiB of pixels with its fields must fit.
+    max_receive_mib: Annotated[int, Field(ge=2, le=1024)] = 4
+    """largest message accepted, in MiB"""
+    admin_over_network: Off = False
+    """allow changes of models and watches from other machines"""
+    allow_shared_memory: Off = False
+    """take pixels from shared memory of clients on this machine"""
+
+    @property
+    def host(self) -> str:
+        """Host of `listen`, an IPv6 address without its brackets."""
+        return split_listen(self.listen)[0]
+
+    @property
+    def port(self) -> int:
+        """Port of `listen`; 0 lets the system choose one."""
+        return split_listen(self.listen)[1]
+
+
+class DeviceSettings(Table):
+    """`[device]`: what computes."""
+
+    prefer: Literal["auto", "cpu", "cuda"] = "auto"
+    """device to use where there is one; results name the one that made them"""
+    require_gpu: Off = False
+    """refuse to compute on the CPU"""
+    memory_budget: Later = None
+    """memory that loaded models may take together, such as 4GiB"""
+    threads: Annotated[int, Field(ge=1, le=1024)] = Field(default_factory=usable_cores)
+    """threads that compute on the CPU; default: every usable core"""
+
+
+class ModelSettings(Table):
+    """`[models]`: where trained models lie."""
+
+    folder: AbsolutePath = Field(default_factory=lambda: data_home() / "models")
+    """folder of the models, NAME.segmodel"""
+    vgg19_weights: Later = None
+    """weights for the deep feature sets"""
+
+
+class JournalSettings(Table):
+    """`[journal]`: where the daemon remembers, and for how long."""
+
+    folder: AbsolutePath = Field(default_factory=lambda: data_home() / "journal")
+    """folder of the journal; on a local disk"""
+    retention_days: Annotated[float, Field(gt=0)] | None = None
+    """days that subscribers can go back; left out: for ever"""
+    retention_events: Annotated[int, Field(ge=1)] | None = None
+    """results that subscribers can go back; left out: all"""
+
+
+class WatchSettings(Table):
+    """`[[watch]]`: one watched folder. Times are in seconds, border and tile in pixels."""
+
+    id: Slug
+    """name of the watch in the API and in logs"""
+    folder: AbsolutePath
+    """folder whose images are segmented"""
+    model: ModelReference
+    """id, display name or file (NAME.segmodel) of the model"""
+    include: Annotated[tuple[Text, ...], Field(strict=False, min_length=1)] = ("*",)
+    """patterns of file names, such as *.tif"""
+    recursive: bool = True
+    """watch subfolders too"""
+    results: AbsolutePath | None = None
+    """folder for the results, subfolders mirrored; default: FOLDER/segmented"""
+    outputs: Annotated[
+        tuple[Literal["labels", "confidence", "classes", "overlay"], ...], Field(strict=False, min_length=1)
+    ] = ("labels", "confidence")
+    """files to write for each image: labels, confidence, classes, overlay"""
+    settle_seconds: Annotated[float, Field(ge=0, le=86_400)] = 2.0
+    """how long a file must be quiet before it counts as complete"""
+    give_up_seconds: Seconds | None = None
+    """how long an incomplete file may stay quiet before it fails; default: 5 x settle_seconds, at least 5"""
+    poll_seconds: Seconds = 2.0
+    """time between looks at the folder where it is polled"""
+    poll: Literal["auto", "always", "never"] = "auto"
+    """poll the folder: where events cannot be had (auto), always, or never"""
+    rescan_seconds: Seconds = 60.0
+    """time between looks at the whole folder beside events"""
+    existing: Literal["process", "ignore"] = "process"
+    """what to do with files that are there when the watch is new"""
+    min_confidence: Annotated[int, Field(ge=0, le=100)] = 0
+    """percent of confidence below which a pixel gets no label"""
+    confidence: Annotated[Literal["map", "marginal"], only("map")] = "map"
+    """what the confidence image holds"""
+    border: Annotated[int, Field(ge=0, le=4096)] | None = None
+    """pixels of overlap around each tile; default: the reach of the model's filters"""
+    tile: Annotated[int, Field(ge=16, le=16_384)] | None = None
+    """edge of a tile in pixels, without the border; left out: chosen for the machine"""
+    postprocessing: Annotated[Literal["none", "crf"], only("none")] = "none"
+    """what is done to the labels afterwards"""
+    priority: Annotated[int, Field(ge=-1000, le=1000)] = 0
+    """watches with a higher number go first"""
+    marker_file: Later = None
+    """file that must be in the folder, to tell a share from its empty mount point"""
+    after: Annotated[After, only("keep")] = "keep"
+    """what happens to an image that is done: keep, or move:DIR"""
+
+    @property
+    def results_folder(self) -> Path:
+        """Where results go: `results`, or `segmented` in the watched folder."""
+        return self.results if self.results is not None else self.folder / "segmented"
+
+    @property
+    def give_up(self) -> float:
+        """Seconds after which an incomplete file that no longer grows has failed."""
+        return self.give_up_seconds if self.give_up_seconds is not None else max(5 * self.settle_seconds, 5.0)
+
+    def spec(self) -> WatchSpec:
+        """Return the watch as the daemon runs it, with the defaults filled in."""
+        return WatchSpec(
+            id=self.id,
+            folder=self.folder,
+            model=self.model,
+            results=self.results_folder,
+            include=self.include,
+            recursive=self.recursive,
+            outputs=self.outputs,
+            settle_seconds=self.settle_seconds,
+            give_up_seconds=self.give_up,
+            poll_seconds=self.poll_seconds,
+            poll=self.poll,
+            rescan_seconds=self.rescan_seconds,
+            existing=self.existing,
+            priority=self.priority,
+            options=SegmentOptions(self.border, self.tile, self.min_confidence),
+        )

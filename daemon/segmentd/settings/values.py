@@ -1,0 +1,119 @@
+"""Kinds of values in the configuration that have a rule of their own."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
+from pydantic_core import PydanticCustomError
+
+MODEL_SUFFIX = ".segmodel"
+_SLUG = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
+_LISTEN = re.compile(r"(?:\[(?P<v6>[^\[\]]+)\]|(?P<host>[^:\[\]\s]+)):(?P<port>\d{1,5})", re.ASCII)
+
+
+def broken(rule: str) -> PydanticCustomError:
+    """Make the error that says which rule a value breaks."""
+    return PydanticCustomError("rule", "{rule}", {"rule": rule})
+
+
+class Only(AfterValidator):
+    """Marks a key that only its default value is supported for; others come in a later version."""
+
+
+def only(supported: str | bool | None) -> Only:
+    """Allow a known key nothing but `supported`."""
+
+    def check(value: Any) -> Any:
+        if value != supported:
+            remedy = "leave it out" if supported is None else f"must be {json.dumps(supported)}"
+            raise broken(f"not supported in this version; {remedy}")
+        return value
+
+    return Only(check)
+
+
+def _check_slug(value: str) -> str:
+    if not _SLUG.fullmatch(value):
+        raise broken(
+            "must be 1 to 63 lower-case letters, digits and hyphens, "
+            "start with a letter and not end with a hyphen"
+        )
+    return value
+
+
+def _check_after(value: str) -> str:
+    if not re.fullmatch(r"keep|move:.+", value):
+        raise broken('must be "keep" or "move:DIR"')
+    return value
+
+
+def split_listen(listen: str) -> tuple[str, int]:
+    """Split `HOST:PORT` or `[IPV6]:PORT` into host and port."""
+    match = _LISTEN.fullmatch(listen)
+    if match is None or int(match["port"]) > 65_535:
+        raise broken("must be HOST:PORT, with a port from 0 to 65535 (0 lets the system choose)")
+    return match["v6"] or match["host"], int(match["port"])
+
+
+def _check_listen(value: str) -> str:
+    host, _ = split_listen(value)
+    if not _is_loopback(host):
+        raise broken(
+            "must be a loopback address such as 127.0.0.1: a network address needs TLS and a token "
+            "or client certificates, and TLS is not supported in this version"
+        )
+    return value
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name that may resolve to anything
+        return False
+
+
+def _make_absolute(value: Any, info: ValidationInfo) -> Path:
+    """Expand `~` and resolve against the configuration's folder; symbolic links stay as written."""
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise broken("must be a path: a text that is not empty")
+    base = (info.context or {}).get("base", Path.cwd())
+    try:
+        return Path(os.path.normpath(base / Path(value).expanduser()))
+    except RuntimeError:
+        raise broken("must not start with ~ and the name of a user without a home folder") from None
+
+
+def _resolve_model(value: Any, info: ValidationInfo) -> Any:
+    """A model named by its file is meant from the configuration's folder; a name stays a name."""
+    if isinstance(value, str) and value.endswith(MODEL_SUFFIX):
+        return str(_make_absolute(value, info))
+    return value
+
+
+def data_home() -> Path:
+    """Return the daemon's folder in the user's data folder (XDG base directories)."""
+    named = Path(os.environ.get("XDG_DATA_HOME", ""))
+    home = named if named.is_absolute() else Path.home() / ".local" / "share"
+    return home / "segmentd"
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+Slug = Annotated[str, AfterValidator(_check_slug)]
+After = Annotated[str, AfterValidator(_check_after)]
+Listen = Annotated[str, AfterValidator(_check_listen)]
+ModelReference = Annotated[str, Field(min_length=1), BeforeValidator(_resolve_model)]
+AbsolutePath = Annotated[Path, BeforeValidator(_make_absolute)]

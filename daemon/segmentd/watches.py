@@ -1,0 +1,153 @@
+"""Watch resources: one running pipeline for each active watch."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from segmentd.errors import Reason, SegmentdError
+from segmentd.ingest.folder import FolderWatch, FoundFile
+from segmentd.models.bundle import reference_id
+from segmentd.pipeline import Engine, Pipeline
+from segmentd.records import FileStamp, WatchSpec
+from segmentd.results.feed import Feed
+from segmentd.results.images import ImageState
+from segmentd.results.journal import Journal
+from segmentd.workers import WorkerPool
+
+FIRST_SCAN_CHECK_SECONDS = 0.01
+
+
+@dataclass(frozen=True)
+class WatchStatus:
+    """How a watch fares, for people and for the API."""
+
+    state: str
+    state_reason: str
+    mode: str
+    mode_reason: str
+    model: str
+    done: int
+    failed: int
+    waiting: int
+
+
+class Watch:
+    """One watched folder and the pipeline its files go through.
+
+    Parameters
+    ----------
+    spec : WatchSpec
+        The watch.
+    engine, pool, journal, feed
+        See `segmentd.pipeline.Pipeline`.
+    """
+
+    def __init__(
+        self, spec: WatchSpec, engine: Engine, pool: WorkerPool, journal: Journal, feed: Feed
+    ) -> None:
+        self.spec = spec
+        self._engine = engine
+        self._journal = journal
+        self._folder = FolderWatch(spec)
+        self._pipeline = Pipeline(spec, engine, pool, journal, feed, self._hold)
+        self._hold_reason = ""
+        self._in_hand: dict[bytes, tuple[FileStamp, asyncio.Task[None]]] = {}
+        self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def run(self) -> None:
+        """Take up files until cancelled; what is in hand goes on (see `finish`).
+
+        Raises
+        ------
+        SegmentdError
+            The journal takes no more entries.
+        """
+        folder = asyncio.create_task(self._folder.run(self._known, self._deliver))
+        try:
+            await asyncio.wait([folder, self._broken], return_when=asyncio.FIRST_COMPLETED)
+            (folder if folder.done() else self._broken).result()
+        finally:
+            folder.cancel()
+            await asyncio.gather(folder, return_exceptions=True)
+
+    async def first_scan(self) -> None:
+        """Wait until the folder has been looked at once."""
+        while self._folder.status.state == "starting":
+            await asyncio.sleep(FIRST_SCAN_CHECK_SECONDS)
+
+    async def finish(self) -> None:
+        """Wait for the files in hand."""
+        if self._in_hand:
+            await asyncio.wait([task for _, task in self._in_hand.values()])
+
+    def abandon(self) -> None:
+        """Give up the files in hand; the next start does them again."""
+        for _, task in self._in_hand.values():
+            task.cancel()
+
+    def status(self) -> WatchStatus:
+        """How the watch fares now."""
+        folder = self._folder.status
+        counts = self._journal.counts(self.spec.id)
+        state, reason = folder.state, folder.state_reason
+        if self._hold_reason:
+            state, reason = "failed", self._hold_reason
+        return WatchStatus(
+            state,
+            reason,
+            folder.mode,
+            folder.mode_reason,
+            reference_id(self.spec.model),
+            counts.get(ImageState.DONE, 0),
+            counts.get(ImageState.FAILED, 0),
+            folder.waiting + len(self._in_hand),
+        )
+
+    def _known(self, path: bytes, stamp: FileStamp) -> bool:
+        if path in self._in_hand:
+            return self._in_hand[path][0] == stamp
+        return self._journal.known(self.spec.id, path, stamp)
+
+    async def _deliver(self, found: FoundFile) -> None:
+        if found.relative in self._in_hand:
+            # The file changed while its earlier content is in work: one after the other.
+            await asyncio.wait([self._in_hand[found.relative][1]])
+        await self._engine.scheduler.acquire(self.spec.id, self.spec.priority)
+        task = asyncio.create_task(self._pipeline.process(found), name=f"image-{self.spec.id}")
+        self._in_hand[found.relative] = (found.stamp, task)
+        task.add_done_callback(lambda done: self._done(found, done))
+
+    def _done(self, found: FoundFile, task: asyncio.Task[None]) -> None:
+        self._engine.scheduler.release()
+        del self._in_hand[found.relative]
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not self._broken.done():
+            self._broken.set_exception(error)
+
+    def _hold(self, reason: str) -> None:
+        self._hold_reason = reason
+
+
+class Watches:
+    """All watches by id."""
+
+    def __init__(self, watches: Sequence[Watch]) -> None:
+        self._watches = {watch.spec.id: watch for watch in watches}
+
+    def list(self) -> list[Watch]:
+        """All watches, by id."""
+        return [self._watches[key] for key in sorted(self._watches)]
+
+    def get(self, watch_id: str) -> Watch:
+        """Find a watch by its id; WATCH_NOT_FOUND where there is none."""
+        watch = self._watches.get(watch_id)
+        if watch is None:
+            known = ", ".join(sorted(self._watches)) or "none"
+            raise SegmentdError(
+                Reason.WATCH_NOT_FOUND,
+                f"there is no watch '{watch_id}' (watches: {known})",
+                resource=f"watches/{watch_id}",
+            )
+        return watch

@@ -1,0 +1,171 @@
+"""What other programs may rely on in result files: read back with tifffile."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import numpy as np
+import pytest
+import tifffile
+
+from segmentd.imagefile import OmeChannel, OmeImage, OmeTiffWriter, ome_color
+from segmentd.records import ClassInfo, FrameInfo, PixelSize, PixelType
+from segmentd.results.store import ResultFile, ResultWriter
+
+NAMESPACE = {"ome": "http://www.openmicroscopy.org/Schemas/OME/2016-06"}
+CLASSES = (ClassInfo(1, "background", "#0072B2"), ClassInfo(2, "Zellkern <µ> & co", "#E69F00"))
+FRAME = FrameInfo(
+    "TIFF", PixelType.UINT16, 300, 270, ("DAPI",), size_t=2, size_z=3, pixel_size=PixelSize(0.5, 0.25, 1.5)
+)
+LABELS = np.random.default_rng(0).integers(0, 3, (2, 3, 300, 270), np.uint8)
+CONFIDENCE = np.random.default_rng(1).integers(0, 101, (2, 3, 300, 270), np.uint8)
+
+
+def write(folder: Path, frame: FrameInfo = FRAME, digest: str = "ab" * 32) -> dict[str, ResultFile]:
+    outputs = ("labels", "confidence", "classes")
+    with ResultWriter(folder, b"a.tif", outputs, frame, CLASSES, digest, "model") as writer:
+        for index in frame.planes():
+            labels, confidence = LABELS[index.time, index.z], CONFIDENCE[index.time, index.z]
+            writer.write_plane(index, labels, confidence, np.zeros((1, 300, 270), np.uint16))
+        return writer.commit()
+
+
+def ome(path: Path) -> ET.Element:
+    with tifffile.TiffFile(path) as tiff:
+        assert tiff.is_ome
+        return ET.fromstring(tiff.ome_metadata)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ResultFile]:
+    return write(tmp_path_factory.mktemp("results"))
+
+
+def test_pixels_and_axes(files: dict[str, ResultFile]) -> None:
+    for kind, expected, axes in (
+        ("labels", LABELS, "TZYX"),
+        ("confidence", CONFIDENCE, "TZYX"),
+        ("classes", np.stack([LABELS == 1, LABELS == 2], axis=2) * np.uint8(255), "TZCYX"),
+    ):
+        with tifffile.TiffFile(files[kind].path) as tiff:
+            assert tiff.series[0].axes == axes
+            np.testing.assert_array_equal(tiff.asarray(), expected)
+
+
+def test_pages_are_tiled_deflate_grey_and_say_nothing_of_time(files: dict[str, ResultFile]) -> None:
+    with tifffile.TiffFile(files["labels"].path) as tiff:
+        for page in tiff.pages:
+            assert (page.tilelength, page.tilewidth) == (256, 256)
+            assert page.compression == tifffile.COMPRESSION.ADOBE_DEFLATE
+            assert page.photometric == tifffile.PHOTOMETRIC.MINISBLACK
+            assert not {"DateTime", "Software"} & {tag.name for tag in page.tags}
+
+
+def test_physical_sizes(files: dict[str, ResultFile]) -> None:
+    for file in files.values():
+        pixels = ome(file.path).find("ome:Image/ome:Pixels", NAMESPACE)
+        assert pixels is not None
+        sizes = [(pixels.get(f"PhysicalSize{axis}"), pixels.get(f"PhysicalSize{axis}Unit")) for axis in "XYZ"]
+        assert sizes == [("0.25", "µm"), ("0.5", "µm"), ("1.5", "µm")]
+        with tifffile.TiffFile(file.path) as tiff:
+            assert tiff.pages[0].resolution == (40_000, 20_000)
+            assert tiff.pages[0].resolutionunit == tifffile.RESUNIT.CENTIMETER
+
+
+def test_unknown_sizes_are_not_made_up(tmp_path: Path) -> None:
+    frame = FrameInfo("PNG", PixelType.UINT8, 300, 270, ("grey",))
+    files = write(tmp_path, frame)
+    pixels = ome(files["labels"].path).find("ome:Image/ome:Pixels", NAMESPACE)
+    assert pixels is not None
+    assert not [name for name in pixels.keys() if name.startswith("Physical")]  # noqa: SIM118
+
+
+def test_class_names_and_colours(files: dict[str, ResultFile]) -> None:
+    channels = ome(files["classes"].path).findall(".//ome:Channel", NAMESPACE)
+    assert [item.get("Name") for item in channels] == [item.name for item in CLASSES]
+    assert [item.get("Color") for item in channels] == [str(ome_color(item.color)) for item in CLASSES]
+    root = ome(files["labels"].path)
+    annotation = root.find(".//ome:MapAnnotation[@Namespace='segmentd/classes']", NAMESPACE)
+    assert annotation is not None
+    entries = {item.get("K"): item.text for item in annotation.iterfind(".//ome:M", NAMESPACE)}
+    assert entries == {"1": "background #0072B2", "2": "Zellkern <µ> & co #E69F00"}
+    references = root.findall(".//ome:AnnotationRef", NAMESPACE)
+    assert annotation.get("ID") in {item.get("ID") for item in references}
+
+
+def test_files_are_a_function_of_their_input(files: dict[str, ResultFile], tmp_path: Path) -> None:
+    again, other = write(tmp_path / "again"), write(tmp_path / "other", digest="cd" * 32)
+    for kind, file in files.items():
+        assert again[kind].path.read_bytes() == file.path.read_bytes()
+        assert again[kind].sha256 == file.sha256
+    roots = [ome(file.path) for file in (*files.values(), *other.values())]
+    assert len({root.get("UUID") for root in roots}) == 6
+
+
+def test_xml_holds_no_character_references(files: dict[str, ResultFile]) -> None:
+    """Bio-Formats blanks `&#`, and then takes the file for a plain TIFF."""
+    with tifffile.TiffFile(files["labels"].path) as tiff:
+        assert "µm" in tiff.ome_metadata
+        assert "&#" not in tiff.ome_metadata
+
+
+def test_names_that_xml_cannot_carry(tmp_path: Path) -> None:
+    image = OmeImage(2, 2, (OmeChannel("a\0b\n\udcff"),), "x", name="\x1b[31m")
+    file = io.BytesIO()
+    with OmeTiffWriter(file, image) as writer:
+        writer.write_plane(np.zeros((2, 2), np.uint8))
+    with tifffile.TiffFile(io.BytesIO(file.getvalue())) as tiff:
+        root = ET.fromstring(tiff.ome_metadata)
+    channel = root.find(".//ome:Channel", NAMESPACE)
+    assert channel is not None
+    assert channel.get("Name") == "a\ufffdb\ufffd\ufffd"
+
+
+def test_scenes_are_images_of_their_own() -> None:
+    file = io.BytesIO()
+    image = OmeImage(2, 3, (OmeChannel("labels"),), "x", name="s", scenes=2, size_t=2)
+    with OmeTiffWriter(file, image) as writer:
+        for value in range(4):
+            writer.write_plane(np.full((2, 3), value, np.uint8))
+    with tifffile.TiffFile(io.BytesIO(file.getvalue())) as tiff:
+        assert [series.asarray()[:, 0, 0].tolist() for series in tiff.series] == [[0, 1], [2, 3]]
+
+
+def test_a_file_is_bigtiff_only_when_it_must_be() -> None:
+    def magic(edge: int) -> bytes:
+        file = io.BytesIO()
+        OmeTiffWriter(file, OmeImage(edge, edge, (OmeChannel("labels"),), "x"))
+        return file.getvalue()[:4]
+
+    assert magic(50_000) == b"II*\0"
+    assert magic(65_536) == b"II+\0"
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 600), (257, 1)])
+def test_odd_sizes_read_back(shape: tuple[int, int]) -> None:
+    file = io.BytesIO()
+    pixels = np.random.default_rng(0).integers(0, 255, shape, np.uint8)
+    with OmeTiffWriter(file, OmeImage(*shape, (OmeChannel("labels"),), "x")) as writer:
+        writer.write_plane(pixels)
+    np.testing.assert_array_equal(tifffile.imread(io.BytesIO(file.getvalue())).reshape(shape), pixels)
+
+
+@pytest.mark.parametrize(
+    "plane", [np.zeros((2, 3), np.uint8), np.zeros((2, 2), np.uint16), np.zeros((2, 2, 2), np.uint8)]
+)
+def test_planes_that_were_not_announced_are_refused(plane: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="a plane of this file"):
+        OmeTiffWriter(io.BytesIO(), OmeImage(2, 2, (OmeChannel("labels"),), "x")).write_plane(plane)
+
+
+def test_too_few_and_too_many_planes_are_refused() -> None:
+    image = OmeImage(2, 2, (OmeChannel("labels"),), "x")
+    writer = OmeTiffWriter(io.BytesIO(), image)
+    with pytest.raises(ValueError, match="0 of 1 pages"):
+        writer.close()
+    writer = OmeTiffWriter(io.BytesIO(), image)
+    writer.write_plane(np.zeros((2, 2), np.uint8))
+    with pytest.raises(ValueError, match="has them all"):
+        writer.write_plane(np.zeros((2, 2), np.uint8))

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import logging
+import re
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from segmentd import telemetry
+from segmentd.errors import ConfigurationError
+
+
+@pytest.fixture
+def restored_logging() -> Iterator[None]:
+    """Leave logging as it was: `configure` is for a whole process."""
+    root, ours = logging.getLogger(), logging.getLogger("segmentd")
+    handlers, level = root.handlers[:], ours.level
+    yield
+    root.handlers[:] = handlers
+    ours.setLevel(level)
+    logging.captureWarnings(False)
+
+
+def fields_of(line: str) -> dict[str, str]:
+    """Split a line of `key=value` pairs; quoted values keep their quotes."""
+    return dict(re.findall(r'([^\s=]+)=("(?:[^"\\]|\\.)*"|[^\s"]*)', line))
+
+
+@pytest.mark.usefixtures("restored_logging")
+def test_a_record_is_one_line_of_fields(capsys: pytest.CaptureFixture[str]) -> None:
+    telemetry.configure("info")
+    log = telemetry.get_logger("segmentd.ingest")
+    log.info("image %s", "done", path=Path("/in/a b.tif"), seconds=1.25, planes=3)
+    (line,) = capsys.readouterr().err.splitlines()
+    fields = fields_of(line)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00", fields.pop("time"))
+    assert fields == {
+        "level": "info",
+        "logger": "segmentd.ingest",
+        "msg": '"image done"',
+        "path": '"/in/a b.tif"',
+        "seconds": "1.25",
+        "planes": "3",
+    }
+
+
+@pytest.mark.usefixtures("restored_logging")
+def test_a_traceback_stays_on_the_line(capsys: pytest.CaptureFixture[str]) -> None:
+    telemetry.configure("info")
+    try:
+        raise ValueError("two\nlines")
+    except ValueError:
+        telemetry.get_logger("segmentd").exception("failed")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert fields_of(line)["exception"].endswith(r'ValueError: two\nlines"')
+
+
+@pytest.mark.usefixtures("restored_logging")
+def test_configuring_twice_does_not_log_twice(capsys: pytest.CaptureFixture[str]) -> None:
+    telemetry.configure("info")
+    telemetry.configure("warning")
+    telemetry.get_logger("segmentd.x").info("quiet")
+    telemetry.get_logger("segmentd.x").warning("loud")
+    assert [fields_of(line)["msg"] for line in capsys.readouterr().err.splitlines()] == ["loud"]
+
+
+@pytest.mark.usefixtures("restored_logging")
+def test_the_level_comes_from_the_argument_then_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEGMENTD_LOG", "Debug")
+    telemetry.configure()
+    assert logging.getLogger("segmentd").level == logging.DEBUG
+    telemetry.configure("error")
+    assert logging.getLogger("segmentd").level == logging.ERROR
+    monkeypatch.delenv("SEGMENTD_LOG")
+    telemetry.configure()
+    assert logging.getLogger("segmentd").level == logging.INFO
+
+
+def test_an_unknown_level_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEGMENTD_LOG", "loud")
+    rule = r'SEGMENTD_LOG = "loud": must be one of debug, info, warning, error'
+    with pytest.raises(ConfigurationError, match=rule):
+        telemetry.configure()
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("plain.tif", "plain.tif"),
+        ("größe.tif", "größe.tif"),
+        ("", '""'),
+        ("a=b", '"a=b"'),
+        ('say "hi"', r'"say \"hi\""'),
+        ("a\nlevel=error", r'"a\nlevel=error"'),
+        ("\x1b[31mred", r'"\u001b[31mred"'),
+        ("\u202egnp.exe", r'"\u202egnp.exe"'),
+        (b"caf\xe9.tif", r'"caf\udce9.tif"'),
+        (None, "None"),
+        (0.1 + 0.2, "0.3"),
+        (1_800_000_000.5, "1800000000.5"),
+    ],
+)
+def test_values_are_safe_to_print(value: object, shown: str) -> None:
+    assert telemetry.printable(value) == shown
+
+
+@given(st.text() | st.binary())
+def test_no_value_breaks_a_line(value: str | bytes) -> None:
+    shown = telemetry.printable(value)
+    assert shown.isprintable()
+    assert fields_of(f"key={shown}") == {"key": shown}
+
+
+def test_a_stage_counts_also_when_it_fails() -> None:
+    meter = telemetry.Meter()
+    with meter.stage("read"):
+        pass
+    with pytest.raises(OSError, match="gone"), meter.stage("read"):
+        raise OSError("gone")
+    total = meter.stages()["read"]
+    assert total.count == 2
+    assert total.seconds > 0
+
+
+def test_counters_lose_nothing_between_threads() -> None:
+    meter = telemetry.Meter()
+
+    def work() -> None:
+        for _ in range(1000):
+            meter.count("planes")
+            with meter.stage("read"):
+                meter.count("bytes", 3)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert meter.counts() == {"planes": 4000, "bytes": 12000}
+    assert meter.stages()["read"].count == 4000
