@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from segmentd import telemetry
 from segmentd.engine.lane import CpuLane
@@ -49,12 +50,21 @@ class Engine:
     scheduler: Scheduler
 
 
+@dataclass(frozen=True)
+class Target:
+    """Where the results of an image go: folder, the input's path below its own folder, what to write."""
+
+    folder: Path
+    source: bytes
+    outputs: Sequence[str]
+
+
 def segment_image(
     image: OpenImage,
     lease: Lease,
     lane: CpuLane,
     options: SegmentOptions,
-    writer: ResultWriter,
+    target: Target,
     report: Report = lambda index: None,
 ) -> list[Segmentation]:
     """Segment all planes of an image and make its results durable; blocks.
@@ -72,7 +82,8 @@ def segment_image(
     card, info = lease.card, image.info
     channels = used_channels(card, info.pixel_type, info.channel_names, image.name)
     records: list[Segmentation] = []
-    with writer:
+    digests = (image.content_digest, card.digest)
+    with ResultWriter(target.folder, target.source, target.outputs, info, card.classes, *digests) as writer:
         for page, index in enumerate(info.planes()):
             with telemetry.stage("read"):
                 plane = image.read_plane(index)
@@ -108,8 +119,8 @@ def segment_image(
         with telemetry.stage("commit"):
             written = writer.commit()
     files = {kind: str(file.path) for kind, file in written.items()}
-    digests = {kind: file.sha256 for kind, file in written.items()}
-    return [replace(record, files=files, digests=digests) for record in records]
+    hashes = {kind: file.sha256 for kind, file in written.items()}
+    return [replace(record, files=files, digests=hashes) for record in records]
 
 
 class Pipeline:
@@ -205,16 +216,8 @@ class Pipeline:
             if self._journal.same_content(spec.id, found.relative, digest, found.stamp):
                 return []
             version = self._journal.next_version(spec.id, found.relative, digest)
-            writer = ResultWriter(
-                spec.results,
-                found.relative,
-                spec.outputs,
-                image.info,
-                lease.card.classes,
-                digest,
-                lease.card.digest,
-            )
-            records = segment_image(image, lease, self._engine.lane, spec.options, writer)
+            target = Target(spec.results, found.relative, spec.outputs)
+            records = segment_image(image, lease, self._engine.lane, spec.options, target)
         return [self._about(found, record, version) for record in records]
 
     async def _failure(self, found: FoundFile, fault: Fault) -> Segmentation:

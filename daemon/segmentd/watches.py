@@ -16,8 +16,6 @@ from segmentd.results.images import ImageState
 from segmentd.results.journal import Journal
 from segmentd.workers import WorkerPool
 
-FIRST_SCAN_CHECK_SECONDS = 0.01
-
 
 @dataclass(frozen=True)
 class WatchStatus:
@@ -64,18 +62,19 @@ class Watch:
         SegmentdError
             The journal takes no more entries.
         """
-        folder = asyncio.create_task(self._folder.run(self._known, self._deliver))
-        try:
-            await asyncio.wait([folder, self._broken], return_when=asyncio.FIRST_COMPLETED)
-            (folder if folder.done() else self._broken).result()
-        finally:
-            folder.cancel()
-            await asyncio.gather(folder, return_exceptions=True)
+        # The lease keeps the model loaded while the watch is active.
+        async with self._engine.registry.lease(self.spec.model):
+            folder = asyncio.create_task(self._folder.run(self._known, self._deliver))
+            try:
+                await asyncio.wait([folder, self._broken], return_when=asyncio.FIRST_COMPLETED)
+                (folder if folder.done() else self._broken).result()
+            finally:
+                folder.cancel()
+                await asyncio.gather(folder, return_exceptions=True)
 
     async def first_scan(self) -> None:
         """Wait until the folder has been looked at once."""
-        while self._folder.status.state == "starting":
-            await asyncio.sleep(FIRST_SCAN_CHECK_SECONDS)
+        await self._folder.first_look()
 
     async def finish(self) -> None:
         """Wait for the files in hand."""

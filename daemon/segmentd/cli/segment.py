@@ -129,14 +129,10 @@ def _one(
     pool: WorkerPool,
 ) -> list[Segmentation]:
     from segmentd.ingest.readers import open_image
-    from segmentd.pipeline import segment_image
-    from segmentd.results.store import ResultWriter
+    from segmentd.pipeline import Target, segment_image
 
     with open_image(pool, image) as opened:
-        card = lease.card
-        digest = opened.content_digest
-        writer = ResultWriter(out, relative, outputs, opened.info, card.classes, digest, card.digest)
-        return segment_image(opened, lease, lane, options, writer)
+        return segment_image(opened, lease, lane, options, Target(out, relative, outputs))
 
 
 def _find_model(reference: str, folder: Path | None) -> Path:

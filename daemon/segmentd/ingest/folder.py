@@ -110,6 +110,11 @@ class FolderWatch:
         self._unreadable: set[bytes] = set()
         self._more_on_disk = False
         self._scan_seconds = 0.0
+        self._looked = asyncio.Event()
+
+    async def first_look(self) -> None:
+        """Wait until the folder was scanned once, or found to be out of reach."""
+        await self._looked.wait()
 
     @property
     def status(self) -> FolderStatus:
@@ -137,9 +142,11 @@ class FolderWatch:
                 self._mode, self._mode_reason = listener.mode, listener.mode_reason
                 await self._scan(b"", known)
                 self._state, retry_seconds = "active", FIRST_RETRY_SECONDS
+                self._looked.set()
                 await self._serve(identity, listener, known, deliver)
             except _OutOfReachError as error:
                 self._state, self._state_reason = "unreachable", str(error)
+                self._looked.set()
             finally:
                 await listener.stop()
             await self._clock.wait(asyncio.Event(), retry_seconds)

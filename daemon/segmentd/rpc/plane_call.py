@@ -72,6 +72,7 @@ class PlaneCalls:
             source=b"",
             source_path=b"",
             state=SegmentationState.SUCCEEDED,
+            version=0,
             height=head.shape[1],
             width=head.shape[2],
             model=lease.card.id,

@@ -18,8 +18,8 @@ A, B = FileStamp(100, 1, 7, 1), FileStamp(200, 2, 7, 1)
 OPEN = Structure(Verdict.OPEN, Fault(Reason.IMAGE_INCOMPLETE, "x.tif is incomplete"))
 BAD = Structure(Verdict.BAD, Fault(Reason.IMAGE_UNSUPPORTED, "x.tif is not an image"))
 
-# Steps: ("sight", at, stamp), ("close", at, stamp), ("gone", at, None), and ("check", at, (stamp, structure)): at
-# this time, and not before, the file is to be looked at, and this is what the look finds. Nothing else is due.
+# Steps: ("sight", at, stamp), ("close", at, stamp), ("gone", at, None), ("check", at, (stamp, structure)):
+# at this time, and not before, the file is to be looked at, and this is what the look finds.
 STORIES = {
     "quiet and closed": ([("sight", 0, A), ("check", 2, (A, CLOSED))], Ready(b"x", A, 2)),
     "sightings of the same stamp change nothing": (
@@ -35,8 +35,13 @@ STORIES = {
         Ready(b"x", A, 0),
     ),
     "closed, but its structure is open: waits like any other": (
-        [("close", 0, A), ("sight", 0, A), ("check", 0, (A, OPEN)), ("check", 2, (A, OPEN))]
-        + [("check", 10, (A, CLOSED))],
+        [
+            ("close", 0, A),
+            ("sight", 0, A),
+            ("check", 0, (A, OPEN)),
+            ("check", 2, (A, OPEN)),
+            ("check", 10, (A, CLOSED)),
+        ],
         Ready(b"x", A, 0),
     ),
     "closed with another stamp than it has: not at once": (
@@ -68,12 +73,23 @@ STORIES = {
         GiveUp(b"x", A, 2, BAD.fault or Fault("", "")),
     ),
     "no image yet when closed: may be opened again": (
-        [("close", 0, A), ("sight", 0, A), ("check", 0, (A, BAD)), ("sight", 1, B), ("check", 3, (B, CLOSED))],
+        [
+            ("close", 0, A),
+            ("sight", 0, A),
+            ("check", 0, (A, BAD)),
+            ("sight", 1, B),
+            ("check", 3, (B, CLOSED)),
+        ],
         Ready(b"x", B, 3),
     ),
     "changed while it was looked at: the look does not count": (
-        [("sight", 0, A), ("check-begins", 2, A), ("sight", 2.5, B), ("check-ends", 3, (A, CLOSED))]
-        + [("check", 4.5, (B, CLOSED))],
+        [
+            ("sight", 0, A),
+            ("check-begins", 2, A),
+            ("sight", 2.5, B),
+            ("check-ends", 3, (A, CLOSED)),
+            ("check", 4.5, (B, CLOSED)),
+        ],
         Ready(b"x", B, 4.5),
     ),
     "closed while it was looked at": (

