@@ -5,19 +5,31 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from segmentd import telemetry
+from segmentd.engine.ahead import one_ahead
 from segmentd.engine.lane import CpuLane
 from segmentd.engine.scheduler import Scheduler
+from segmentd.engine.segmenter import BandResult, Tally
+from segmentd.engine.source import ArraySource, PlaneSource
 from segmentd.errors import Reason, SegmentdError
 from segmentd.ingest.folder import FoundFile
 from segmentd.ingest.readers import OpenImage, open_image
 from segmentd.models.bundle import reference_id
 from segmentd.models.fit import used_channels
 from segmentd.models.registry import Lease, Registry
-from segmentd.records import Fault, PlaneIndex, Segmentation, SegmentationState, SegmentOptions, WatchSpec
+from segmentd.records import (
+    Fault,
+    ModelCard,
+    PlaneIndex,
+    Segmentation,
+    SegmentationState,
+    SegmentOptions,
+    WatchSpec,
+)
 from segmentd.results.feed import Feed
 from segmentd.results.images import ImageOutcome, ImageState
 from segmentd.results.journal import Journal
@@ -83,44 +95,67 @@ def segment_image(
     channels = used_channels(card, info.pixel_type, info.channel_names, image.name)
     records: list[Segmentation] = []
     digests = (image.content_digest, card.digest)
-    with ResultWriter(target.folder, target.source, target.outputs, info, card.classes, *digests) as writer:
-        for page, index in enumerate(info.planes()):
-            with telemetry.stage("read"):
-                plane = image.read_plane(index)
-            with telemetry.stage("compute"):
-                result = lane.segment(lease.path, plane.pixels[channels], options)
-            with telemetry.stage("write"):
-                writer.write_plane(index, result.labels, result.confidence, plane.pixels)
-            records.append(
-                Segmentation(
-                    watch="",
-                    source=b"",
-                    source_path=b"",
-                    state=SegmentationState.SUCCEEDED,
-                    content_digest=image.content_digest,
-                    plane=index,
-                    page=page,
-                    plane_count=info.plane_count,
-                    height=info.height,
-                    width=info.width,
-                    model=card.id,
-                    model_digest=card.digest,
-                    classes=card.classes,
-                    label_pixel_counts=result.label_pixel_counts(len(card.classes)),
-                    mean_confidence=result.mean_confidence,
-                    masked_pixels=result.masked_pixels,
-                    device=lane.name,
-                    device_reason=lane.reason,
-                    compute_seconds=result.compute_seconds,
-                )
-            )
+    with (
+        ResultWriter(target.folder, target.source, target.outputs, info, card.classes, *digests) as writer,
+        ThreadPoolExecutor(1, thread_name_prefix="write") as disk,
+    ):
+        # Reading the next plane, computing this one and writing the last one overlap.
+        sources = one_ahead(lambda index: _plane_source(image, index), info.planes())
+        pending: Future[None] | None = None
+        for page, (index, source) in enumerate(zip(info.planes(), sources, strict=True)):
+            tally = Tally(len(card.classes))
+            for band in lane.segment(lease.path, source, options, channels):
+                tally.add(band)
+                if pending is not None:
+                    pending.result()
+                pending = disk.submit(_write, writer, index, band)
+            records.append(_record_of(image, card, lane, page, index, tally))
             report(index)
+        if pending is not None:
+            pending.result()
         image.check_unchanged()
         with telemetry.stage("commit"):
             written = writer.commit()
     files = {kind: str(file.path) for kind, file in written.items()}
     hashes = {kind: file.sha256 for kind, file in written.items()}
     return [replace(record, files=files, digests=hashes) for record in records]
+
+
+def _plane_source(image: OpenImage, index: PlaneIndex) -> PlaneSource:
+    """The plane in memory, or read band by band where it is large."""
+    with telemetry.stage("read"):
+        return ArraySource(image.read_plane(index).pixels)
+
+
+def _write(writer: ResultWriter, index: PlaneIndex, band: BandResult) -> None:
+    with telemetry.stage("write"):
+        writer.write_plane(index, band.labels, band.confidence, band.pixels)
+
+
+def _record_of(
+    image: OpenImage, card: ModelCard, lane: CpuLane, page: int, index: PlaneIndex, tally: Tally
+) -> Segmentation:
+    return Segmentation(
+        watch="",
+        source=b"",
+        source_path=b"",
+        state=SegmentationState.SUCCEEDED,
+        content_digest=image.content_digest,
+        plane=index,
+        page=page,
+        plane_count=image.info.plane_count,
+        height=image.info.height,
+        width=image.info.width,
+        model=card.id,
+        model_digest=card.digest,
+        classes=card.classes,
+        label_pixel_counts=tally.label_pixel_counts,
+        mean_confidence=tally.mean_confidence,
+        masked_pixels=tally.masked_pixels,
+        device=lane.name,
+        device_reason=lane.reason,
+        compute_seconds=tally.compute_seconds,
+    )
 
 
 class Pipeline:

@@ -32,23 +32,43 @@ def mirror(start: int, stop: int, low: int, high: int) -> npt.NDArray[np.intp]:
     return np.minimum(folded, 2 * size - 1 - folded) + low
 
 
+def needed_rows(start: int, stop: int, height: int, reach_px: int, border_px: int) -> tuple[int, int]:
+    """Rows of the plane that `cut` reads for cores from row `start` to `stop`."""
+    around = min(reach_px, border_px)
+    # Mirroring at the plane's edge reads as far inwards as the filters reach outwards.
+    low = 0 if start < reach_px else start - around
+    high = height if stop + reach_px > height else stop + around
+    if start < reach_px:
+        high = max(high, min(height, reach_px))
+    if stop + reach_px > height:
+        low = min(low, max(0, height - reach_px))
+    return low, high
+
+
 def cut(
-    pixels: npt.NDArray[np.generic], core: Region, reach_px: int, border_px: int
+    pixels: npt.NDArray[np.generic],
+    core: Region,
+    reach_px: int,
+    border_px: int,
+    first_row: int = 0,
+    plane_height: int | None = None,
 ) -> npt.NDArray[np.generic]:
     """Cut a tile with `reach_px` pixels of surroundings on each side.
 
     Parameters
     ----------
     pixels : array (C, Y, X)
-        The whole plane.
+        The whole plane, or a band of its rows (see `needed_rows`).
     core : Region
-        The pixels the tile is responsible for.
+        The pixels the tile is responsible for, in the plane.
     reach_px : int
         How many pixels around the core the filters read.
     border_px : int
         How many pixels around the core may be looked at. Where this is less than `reach_px`, the rest
         is mirrored from what may be looked at, which shows as faint seams; a larger border than the
         reach changes nothing.
+    first_row, plane_height : int
+        Where a band begins in its plane, and the height of the plane; by default it is the whole.
 
     Returns
     -------
@@ -56,12 +76,13 @@ def cut(
         A view where the surroundings lie inside the plane, else a copy.
     """
     height, width = pixels.shape[1:]
+    height = height if plane_height is None else plane_height
     y_low, y_high = max(0, core.y - border_px), min(height, core.y + core.height + border_px)
     x_low, x_high = max(0, core.x - border_px), min(width, core.x + core.width + border_px)
     y_start, y_stop = core.y - reach_px, core.y + core.height + reach_px
     x_start, x_stop = core.x - reach_px, core.x + core.width + reach_px
     if y_start >= y_low and y_stop <= y_high and x_start >= x_low and x_stop <= x_high:
-        return pixels[:, y_start:y_stop, x_start:x_stop]
-    rows = mirror(y_start, y_stop, y_low, y_high)
+        return pixels[:, y_start - first_row : y_stop - first_row, x_start:x_stop]
+    rows = mirror(y_start, y_stop, y_low, y_high) - first_row
     columns = mirror(x_start, x_stop, x_low, x_high)
     return pixels[:, rows[:, None], columns[None, :]]

@@ -6,14 +6,16 @@ import os
 import platform
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from segmentd.engine.segmenter import PlaneJob, PlaneResult, TileResult, stitch
+from segmentd.engine.ahead import one_ahead
+from segmentd.engine.segmenter import Band, BandResult, PlaneJob, TileResult
+from segmentd.engine.source import ArraySource, PlaneSource, bands
 from segmentd.errors import Reason, SegmentdError
 from segmentd.models import bundle
 from segmentd.records import ModelCard, SegmentOptions
@@ -59,9 +61,10 @@ class CpuLane:
         """
         model = bundle.load(path)
         pixels = np.zeros((model.card.channel_count, WARM_UP_PX, WARM_UP_PX), model.card.pixel_type.value)
-        job = PlaneJob(model, pixels, SegmentOptions())
-        for core in job.tiles():
-            job.run_tile(core)
+        job = PlaneJob(model, ArraySource(pixels), slice(None), SegmentOptions())
+        band = job.read(0, WARM_UP_PX)
+        for core in job.tiles(band):
+            job.run_tile(band, core)
         with self._lock:
             self._models[path] = model
         return model.card
@@ -74,68 +77,83 @@ class CpuLane:
     def segment(
         self,
         path: Path,
-        pixels: npt.NDArray[np.generic],
+        source: PlaneSource,
         options: SegmentOptions,
+        channels: slice = slice(None),
         on_tile: TileListener | None = None,
-    ) -> PlaneResult:
-        """Segment one plane; blocks until it is done.
+    ) -> Iterator[BandResult]:
+        """Segment one plane: yields its bands from the top, the next one being read meanwhile.
 
         Parameters
         ----------
         path : Path
             A loaded model.
-        pixels : array (C, Y, X)
-            The channels that the model uses, in its pixel type.
+        source : PlaneSource
+            The plane, in the model's pixel type. One band if it is in memory.
         options : SegmentOptions
             Border, tile and minimum confidence.
+        channels : slice
+            The channels that the model uses.
         on_tile : callable, optional
             Called in this thread with each tile as it is done, in no particular order. What it raises
             ends the plane.
+
+        Raises
+        ------
+        SegmentdError
+            MODEL_UNUSABLE where the model is not loaded; what `source` raises.
         """
         with self._lock:
             model = self._models.get(path)
         if model is None:
             raise SegmentdError(Reason.MODEL_UNUSABLE, f"{path}: the model is not loaded; load it first")
-        started = time.perf_counter()
-        job = PlaneJob(model, pixels, options)
-        shape = pixels.shape[1:]
-        target = (np.empty(shape, np.uint8), np.empty(shape, np.uint8))
-        self._run(job, target, on_tile)
-        return PlaneResult(*target, job.masked_pixels, time.perf_counter() - started)
+        began = time.perf_counter()
+        job = PlaneJob(model, source, channels, options)
+        seconds = time.perf_counter() - began
+        for band in one_ahead(lambda rows: job.read(*rows), bands(source)):
+            yield self._run(job, band, on_tile, seconds)
+            seconds = 0.0
+
+    def segment_array(
+        self, path: Path, pixels: npt.NDArray[np.generic], options: SegmentOptions
+    ) -> BandResult:
+        """Segment a plane in memory, array (C, Y, X) of the channels that the model uses."""
+        (whole,) = self.segment(path, ArraySource(pixels), options)
+        return whole
 
     def _run(
-        self,
-        job: PlaneJob,
-        target: tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]],
-        on_tile: TileListener | None,
-    ) -> None:
-        cores = job.tiles()
+        self, job: PlaneJob, band: Band, on_tile: TileListener | None, seconds_before: float
+    ) -> BandResult:
+        began = time.perf_counter()
+        shape = (band.stop - band.start, job.source.shape[2])
+        labels, confidence = np.empty(shape, np.uint8), np.empty(shape, np.uint8)
+        for tile in self._tiles(job, band):
+            region = tile.region
+            first = region.y - band.start
+            window = (slice(first, first + region.height), slice(region.x, region.x + region.width))
+            labels[window] = tile.labels
+            confidence[window] = tile.confidence
+            if on_tile is not None:
+                on_tile(tile)
+        seconds = seconds_before + time.perf_counter() - began
+        return BandResult(band.start, labels, confidence, band.pixels, band.masked_pixels, seconds)
+
+    def _tiles(self, job: PlaneJob, band: Band) -> Iterator[TileResult]:
+        """The tiles of a band as they are done."""
         waiting: set[Future[TileResult]] = set()
         try:
-            for core in cores:
-                waiting.add(self._pool.submit(job.run_tile, core))
+            for core in job.tiles(band):
+                waiting.add(self._pool.submit(job.run_tile, band, core))
                 # A few tiles ahead keep every thread busy; more would only hold memory.
                 if len(waiting) >= 2 * self.threads:
-                    waiting = self._take(waiting, target, on_tile)
+                    done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                    yield from (future.result() for future in done)
             while waiting:
-                waiting = self._take(waiting, target, on_tile)
+                done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                yield from (future.result() for future in done)
         finally:
             for future in waiting:
                 future.cancel()
-
-    @staticmethod
-    def _take(
-        waiting: set[Future[TileResult]],
-        target: tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]],
-        on_tile: TileListener | None,
-    ) -> set[Future[TileResult]]:
-        done, rest = wait(waiting, return_when=FIRST_COMPLETED)
-        for future in done:
-            tile = future.result()
-            stitch(target, tile)
-            if on_tile is not None:
-                on_tile(tile)
-        return rest
 
     def close(self) -> None:
         """Stop the threads; tiles in work finish first."""

@@ -1,16 +1,18 @@
-"""One plane: measured once, then tile by tile to labels and confidence, stitched."""
+"""One plane: measured once, then tile by tile to labels and confidence."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
+from segmentd import telemetry
 from segmentd.compute import forest, normalize, tiling
 from segmentd.compute.decide import apply_minimum_confidence, decide
 from segmentd.compute.features import compute_features, feature_sets
+from segmentd.engine.source import PlaneSource, bands
 from segmentd.models.bundle import Model
 from segmentd.records import Region, SegmentOptions
 
@@ -20,7 +22,7 @@ DEFAULT_TILE_PX = 512
 
 @dataclass(frozen=True)
 class TileResult:
-    """Labels and confidence (uint8 (h, w), confidence in percent) of one core region."""
+    """Labels and confidence (uint8 (h, w), confidence in percent) of one core region of the plane."""
 
     region: Region
     labels: Bytes
@@ -28,73 +30,138 @@ class TileResult:
 
 
 @dataclass(frozen=True)
-class PlaneResult:
-    """Labels (1..K, 0 = unlabelled) and confidence (percent) of a plane: uint8 (Y, X)."""
+class BandResult:
+    """Some rows of a plane from `first_row` on.
 
+    `labels` and `confidence` are uint8 (h, X), `pixels` (C, h, X) are all channels of the image;
+    `masked_pixels` counts those that are not finite, `compute_seconds` leaves out the time for reading.
+    """
+
+    first_row: int
     labels: Bytes
     confidence: Bytes
+    pixels: npt.NDArray[np.generic]
     masked_pixels: int
     compute_seconds: float
 
-    def label_pixel_counts(self, class_count: int) -> tuple[int, ...]:
+
+@dataclass
+class Tally:
+    """What is told of a plane, added up band by band.
+
+    `label_pixel_counts` are the pixels with label 0 (unlabelled), 1, ... K.
+    """
+
+    class_count: int
+    masked_pixels: int = 0
+    compute_seconds: float = 0.0
+    _counts: npt.NDArray[np.int64] = field(init=False)
+    _confidence_sum: int = 0
+
+    def __post_init__(self) -> None:
+        self._counts = np.zeros(self.class_count + 1, np.int64)
+
+    def add(self, band: BandResult) -> None:
+        """Count one band."""
+        self._counts += np.bincount(band.labels.ravel(), minlength=len(self._counts))
+        self._confidence_sum += int(band.confidence.sum(dtype=np.int64))
+        self.masked_pixels += band.masked_pixels
+        self.compute_seconds += band.compute_seconds
+
+    @property
+    def label_pixel_counts(self) -> tuple[int, ...]:
         """Pixels with label 0, 1, ... K."""
-        counts = np.bincount(self.labels.ravel(), minlength=class_count + 1)
-        return tuple(int(count) for count in counts)
+        return tuple(int(count) for count in self._counts)
 
     @property
     def mean_confidence(self) -> float:
         """In percent, over all pixels."""
-        return float(self.confidence.mean(dtype=np.float64))
+        return self._confidence_sum / max(1, int(self._counts.sum()))
 
 
 class PlaneJob:
-    """A plane made ready: normalisation measured, pixels that are not numbers marked.
+    """A plane made ready: its normalisation is measured.
 
     Parameters
     ----------
     model : Model
         What to compute.
-    pixels : array (C, Y, X)
-        The channels that the model uses, in its pixel type.
+    source : PlaneSource
+        The plane, in the model's pixel type.
+    channels : slice
+        The channels that the model uses.
     options : SegmentOptions
         Border, tile and minimum confidence.
     """
 
-    def __init__(self, model: Model, pixels: npt.NDArray[np.generic], options: SegmentOptions) -> None:
+    def __init__(self, model: Model, source: PlaneSource, channels: slice, options: SegmentOptions) -> None:
         self.model = model
-        self.pixels = pixels
-        self.options = options
+        self.source = source
+        self._channels = channels
+        self._options = options
         self._features = feature_sets()[model.card.feature_set]
         self._border_px = model.card.border_px if options.border_px is None else options.border_px
-        self._scale = normalize.measure(pixels, model.card.normalization)
-        self._mask = normalize.masked(pixels)
+        self._scale = normalize.measure(self._blocks, model.card.normalization)
 
-    @property
-    def masked_pixels(self) -> int:
-        """Pixels that are NaN or infinite in any channel."""
-        return 0 if self._mask is None else int(self._mask.sum())
+    def _blocks(self) -> Iterator[npt.NDArray[np.generic]]:
+        for start, stop in bands(self.source):
+            yield self.source.rows(start, stop)[self._channels]
 
-    def tiles(self) -> Iterator[Region]:
-        """The core regions of all tiles."""
-        height, width = self.pixels.shape[1:]
-        return tiling.cover(height, width, self.options.tile_px or DEFAULT_TILE_PX)
+    def read(self, start: int, stop: int) -> Band:
+        """Read the rows that the tiles of rows start..stop-1 need."""
+        height = self.source.shape[1]
+        low, high = tiling.needed_rows(start, stop, height, self._features.reach_px, self._border_px)
+        return Band(start, stop, low, self.source.rows(low, high), self._channels)
 
-    def run_tile(self, core: Region) -> TileResult:
+    def tiles(self, band: Band) -> Iterator[Region]:
+        """The core regions of all tiles of a band, in coordinates of the plane."""
+        width = self.source.shape[2]
+        for tile in tiling.cover(band.stop - band.start, width, self._options.tile_px or DEFAULT_TILE_PX):
+            yield Region(tile.y + band.start, tile.x, tile.height, tile.width)
+
+    def run_tile(self, band: Band, core: Region) -> TileResult:
         """Compute one tile; may run in any thread, tiles do not depend on one another."""
-        cut = tiling.cut(self.pixels, core, self._features.reach_px, self._border_px)
-        stack = compute_features(normalize.to_float(cut, self._scale), self._features)
-        labels, confidence = decide(forest.predict(self.model.forest, stack))
-        labels = apply_minimum_confidence(labels, confidence, self.options.min_confidence)
-        if self._mask is not None:
-            bad = self._mask[core.y : core.y + core.height, core.x : core.x + core.width]
+        with telemetry.stage("features"):
+            height = self.source.shape[1]
+            reach = self._features.reach_px
+            cut = tiling.cut(band.used, core, reach, self._border_px, band.low, height)
+            stack = compute_features(normalize.to_float(cut, self._scale), self._features)
+        with telemetry.stage("forest"):
+            labels, confidence = decide(forest.predict(self.model.forest, stack))
+        labels = apply_minimum_confidence(labels, confidence, self._options.min_confidence)
+        if band.mask is not None:
+            first = core.y - band.start
+            bad = band.mask[first : first + core.height, core.x : core.x + core.width]
             labels[bad] = 0
             confidence[bad] = 0
         return TileResult(core, labels, confidence)
 
 
-def stitch(target: tuple[Bytes, Bytes], tile: TileResult) -> None:
-    """Write a tile into the plane's labels and confidence."""
-    region = tile.region
-    window = (slice(region.y, region.y + region.height), slice(region.x, region.x + region.width))
-    target[0][window] = tile.labels
-    target[1][window] = tile.confidence
+@dataclass(frozen=True)
+class Band:
+    """Rows start..stop-1 of a plane and what lies around them: `window` (C, h, X) begins at row `low`."""
+
+    start: int
+    stop: int
+    low: int
+    window: npt.NDArray[np.generic]
+    channels: slice
+    mask: npt.NDArray[np.bool_] | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "mask", normalize.masked(self.pixels[self.channels]))
+
+    @property
+    def used(self) -> npt.NDArray[np.generic]:
+        """The channels that the model uses, of the whole window."""
+        return self.window[self.channels]
+
+    @property
+    def pixels(self) -> npt.NDArray[np.generic]:
+        """Rows start..stop-1 of all channels."""
+        return self.window[:, self.start - self.low : self.stop - self.low]
+
+    @property
+    def masked_pixels(self) -> int:
+        """Pixels that are NaN or infinite in a channel that the model uses."""
+        return 0 if self.mask is None else int(self.mask.sum())

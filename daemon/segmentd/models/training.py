@@ -62,7 +62,7 @@ def collect(
     normalization : str
         One of `segmentd.compute.normalize.METHODS`.
     """
-    scale = normalize.measure(pixels, normalization)
+    scale = normalize.measure(lambda: [pixels], normalization)
     mask = normalize.masked(pixels)
     if mask is not None:
         labels = np.where(mask, np.uint8(0), labels)

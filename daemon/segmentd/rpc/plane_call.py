@@ -6,14 +6,15 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from segmentd.engine.segmenter import PlaneResult, TileResult
+from segmentd.engine.segmenter import Tally, TileResult
+from segmentd.engine.source import ArraySource
 from segmentd.errors import Reason, SegmentdError
 from segmentd.models.fit import used_channels
+from segmentd.models.registry import Lease
 from segmentd.pipeline import Engine
 from segmentd.records import PixelType, Segmentation, SegmentationState, SegmentOptions
 from segmentd.rpc.blocks import tile_blocks
@@ -62,8 +63,8 @@ class PlaneCalls:
             names = tuple(f"channel {index + 1}" for index in range(head.shape[0]))
             channels = used_channels(lease.card, head.pixel_type, names, SOURCE)
             with self._room(head.size_bytes):
-                pixels = (await _receive(requests, head))[channels]
-                call = _Call(self._engine, lease.path, pixels, head.options)
+                source = ArraySource(await _receive(requests, head))
+                call = _Call(self._engine, lease, source, channels, head.options)
                 async for tile in call.tiles():
                     for block in tile_blocks(tile.region, tile.labels, tile.confidence, first.head.encoding):
                         yield pb.SegmentPlaneResponse(block=block)
@@ -78,12 +79,12 @@ class PlaneCalls:
             model=lease.card.id,
             model_digest=lease.card.digest,
             classes=lease.card.classes,
-            label_pixel_counts=call.result.label_pixel_counts(len(lease.card.classes)),
-            mean_confidence=call.result.mean_confidence,
-            masked_pixels=call.result.masked_pixels,
+            label_pixel_counts=call.tally.label_pixel_counts,
+            mean_confidence=call.tally.mean_confidence,
+            masked_pixels=call.tally.masked_pixels,
             device=self._engine.lane.name,
             device_reason=self._engine.lane.reason,
-            compute_seconds=call.result.compute_seconds,
+            compute_seconds=call.tally.compute_seconds,
         )
         yield pb.SegmentPlaneResponse(summary=segmentation_message(summary))
 
@@ -105,17 +106,18 @@ class PlaneCalls:
 
 
 class _Call:
-    """One plane on its way through the lane; `result` is set when the tiles have ended."""
+    """One plane on its way through the lane; `tally` is complete when the tiles have ended."""
 
     def __init__(
-        self, engine: Engine, path: Path, pixels: npt.NDArray[np.generic], options: SegmentOptions
+        self, engine: Engine, lease: Lease, source: ArraySource, channels: slice, options: SegmentOptions
     ) -> None:
         self._engine = engine
-        self._path = path
-        self._pixels = pixels
+        self._path = lease.path
+        self._source = source
+        self._channels = channels
         self._options = options
         self._given_up = False
-        self.result: PlaneResult
+        self.tally = Tally(len(lease.card.classes))
 
     async def tiles(self) -> AsyncIterator[TileResult]:
         loop = asyncio.get_running_loop()
@@ -127,15 +129,18 @@ class _Call:
                 raise SegmentdError(Reason.SHUTTING_DOWN, "the caller is gone")
             loop.call_soon_threadsafe(done.put_nowait, tile)
 
+        def compute() -> None:
+            lane = self._engine.lane
+            for band in lane.segment(self._path, self._source, self._options, self._channels, on_tile):
+                self.tally.add(band)
+
         async with self._engine.scheduler.slot(SOURCE):
-            work = asyncio.create_task(
-                asyncio.to_thread(self._engine.lane.segment, self._path, self._pixels, self._options, on_tile)
-            )
+            work = asyncio.create_task(asyncio.to_thread(compute))
             work.add_done_callback(lambda _: done.put_nowait(None))
             try:
                 while (tile := await done.get()) is not None:
                     yield tile
-                self.result = await work
+                await work
             finally:
                 self._given_up = True
                 await asyncio.wait([work])

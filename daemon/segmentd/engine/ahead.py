@@ -1,0 +1,23 @@
+"""Does the next piece of work while the last one is being used."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Done = TypeVar("Done")
+
+
+def one_ahead(work: Callable[[Item], Done], items: Iterable[Item]) -> Iterator[Done]:
+    """Yield `work(item)` in order; the next one is done in a thread meanwhile."""
+    with ThreadPoolExecutor(1, thread_name_prefix="ahead") as thread:
+        coming: deque[Future[Done]] = deque()
+        for item in items:
+            coming.append(thread.submit(work, item))
+            if len(coming) == 2:
+                yield coming.popleft().result()
+        if coming:
+            yield coming.popleft().result()

@@ -1,0 +1,63 @@
+"""Where the pixels of a plane come from: memory, or a file that is read band by band."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+# Results are written in tiles of this edge; bands end where tiles do.
+BAND_STEP_ROWS = 256
+BAND_PIXELS = 1 << 24
+
+
+class PlaneSource(Protocol):
+    """Pixels of one plane that can be read by rows."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, Y, X)."""
+
+    @property
+    def band_rows(self) -> int:
+        """How many rows to hold at once; Y where the plane is in memory anyway."""
+
+    def rows(self, start: int, stop: int) -> npt.NDArray[np.generic]:
+        """Rows start..stop-1 of all channels: array (C, stop - start, X)."""
+
+
+@dataclass(frozen=True)
+class ArraySource:
+    """A plane in memory: array (C, Y, X)."""
+
+    pixels: npt.NDArray[np.generic]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, Y, X)."""
+        channels, height, width = self.pixels.shape
+        return channels, height, width
+
+    @property
+    def band_rows(self) -> int:
+        """All rows."""
+        return self.shape[1]
+
+    def rows(self, start: int, stop: int) -> npt.NDArray[np.generic]:
+        """A view of rows start..stop-1."""
+        return self.pixels[:, start:stop]
+
+
+def streamed_band_rows(width: int) -> int:
+    """Rows of a band that holds about 16 million pixels."""
+    return max(1, BAND_PIXELS // (width * BAND_STEP_ROWS)) * BAND_STEP_ROWS
+
+
+def bands(source: PlaneSource) -> Iterator[tuple[int, int]]:
+    """First and last row (exclusive) of each band, from the top."""
+    height = source.shape[1]
+    for start in range(0, height, source.band_rows):
+        yield start, min(start + source.band_rows, height)
