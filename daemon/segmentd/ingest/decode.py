@@ -30,8 +30,9 @@ _last: list[tuple[Key, Image]] = []
 
 
 def inspect(args: dict[str, Any], fds: list[int]) -> Answer:
-    """Return what the file holds: the fields of `FrameInfo`."""
-    return dataclasses.asdict(_open(fds[0], args["name"]).info), []
+    """Return what the file holds: the fields of `FrameInfo`, and `row_block`."""
+    image = _open(fds[0], args["name"])
+    return {**dataclasses.asdict(image.info), "row_block": image.row_block}, []
 
 
 def read_plane(args: dict[str, Any], fds: list[int]) -> Answer:
@@ -40,6 +41,14 @@ def read_plane(args: dict[str, Any], fds: list[int]) -> Answer:
     image = _open(fds[0], name)
     index = PlaneIndex(args["scene"], args["time"], args["z"])
     return None, [_guarded(name, lambda: image.read(index))]
+
+
+def read_rows(args: dict[str, Any], fds: list[int]) -> Answer:
+    """Return rows `start` to `stop` of plane `scene`, `time`, `z`."""
+    name = args["name"]
+    image = _open(fds[0], name)
+    index = PlaneIndex(args["scene"], args["time"], args["z"])
+    return None, [_guarded(name, lambda: image.read_rows(index, args["start"], args["stop"]))]
 
 
 def digest(args: dict[str, Any], fds: list[int]) -> Answer:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -22,6 +23,9 @@ from watchdog.events import (
     FileSystemEventHandler,
 )
 from watchdog.observers.inotify import InotifyObserver
+
+# Of a folder that watchdog finds twice while a tree is copied; the second finding does no harm.
+warnings.filterwarnings("ignore", "Callback with id", RuntimeWarning)
 
 MAX_PATHS = 10_000
 JOIN_SECONDS = 5.0
@@ -52,11 +56,24 @@ class Inbox:
         self._lock = threading.Lock()
         self._mail = Mail()
         self._woken = False
+        # Files that were closed, for those that are renamed after that.
+        self._closed: set[bytes] = set()
 
     def file(self, path: bytes, closed: bool) -> None:
         """Take note of a file: created, moved here, or closed by its writer."""
         with self._lock:
             self._mail.files[path] = self._mail.files.get(path, False) or closed
+            if closed:
+                self._closed.add(path)
+            else:
+                self._closed.discard(path)
+            self._bound()
+
+    def moved(self, old: bytes, new: bytes) -> None:
+        """Take note of a file that was renamed; that it was closed under its old name still counts."""
+        with self._lock:
+            self._mail.files[new] = old in self._closed
+            self._closed.discard(old)
             self._bound()
 
     def folder(self, path: bytes) -> None:
@@ -80,6 +97,8 @@ class Inbox:
     def _bound(self) -> None:
         if len(self._mail.files) + len(self._mail.folders) > MAX_PATHS:
             self._mail = Mail(scan=True)
+        if len(self._closed) > MAX_PATHS:
+            self._closed.clear()
         if not self._woken:
             self._woken = True
             self._wake()
@@ -128,14 +147,20 @@ class _Handler(FileSystemEventHandler):
 
     def dispatch(self, event: FileSystemEvent) -> None:
         moved = isinstance(event, FileMovedEvent | DirMovedEvent)
-        path = os.fsencode(event.dest_path if moved else event.src_path)
-        if not path.startswith(self._prefix):
+        path = self._relative(event.dest_path if moved else event.src_path)
+        if not path:
             return
-        relative = path[len(self._prefix) :]
         if event.is_directory:
-            self._inbox.folder(relative)
+            self._inbox.folder(path)
+        elif moved:
+            self._inbox.moved(self._relative(event.src_path), path)
         else:
-            self._inbox.file(relative, isinstance(event, FileClosedEvent))
+            self._inbox.file(path, isinstance(event, FileClosedEvent))
+
+    def _relative(self, path: bytes | str) -> bytes:
+        """Return the path below the folder, empty for others."""
+        raw = os.fsencode(path)
+        return raw[len(self._prefix) :] if raw.startswith(self._prefix) else b""
 
 
 class _Losses(logging.Handler):

@@ -22,7 +22,7 @@ from segmentd.ingest.settle import GiveUp, Ready, Settle
 from segmentd.records import Fault, FileStamp, WatchSpec
 
 PORTION = 500
-CHECKS_AT_ONCE = 64
+CHECKS_AT_ONCE = 16
 MAX_WAITING = 20_000
 FIRST_RETRY_SECONDS = 1.0
 MAX_RETRY_SECONDS = 30.0
@@ -234,8 +234,11 @@ class FolderWatch:
 
     async def _check(self, deliver: Deliver) -> None:
         """Look at the files whose time has come, and hand over those that are decided."""
-        for check in self._settle.due(self._clock.now(), CHECKS_AT_ONCE):
-            found = await asyncio.to_thread(look, self._folder, check.path)
+        checks = self._settle.due(self._clock.now(), CHECKS_AT_ONCE)
+        if not checks:
+            return
+        looks = await asyncio.to_thread(lambda: [look(self._folder, check.path) for check in checks])
+        for check, found in zip(checks, looks, strict=True):
             if found is None:
                 self._settle.gone(check.path)
                 continue

@@ -40,6 +40,15 @@ class RasterImage:
         """Read through another descriptor of the same file from now on."""
         self._fd = fd
 
+    @property
+    def row_block(self) -> int:
+        """How many rows have to be decoded to get one: all."""
+        return self.info.height
+
+    def read_rows(self, index: PlaneIndex, start: int, stop: int) -> npt.NDArray[Any]:
+        """Decode rows start..stop-1 of the plane: array (C, rows, X)."""
+        return np.ascontiguousarray(self.read(index)[:, start:stop])
+
     def read(self, index: PlaneIndex) -> npt.NDArray[Any]:
         """Decode the plane: array (C, Y, X) of the frame's pixel type."""
         with os.fdopen(os.dup(self._fd), "rb") as file:

@@ -6,6 +6,7 @@ descriptor.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from functools import cached_property
@@ -14,6 +15,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 
 from segmentd.errors import Reason, SegmentdError
 from segmentd.ingest import confine
@@ -42,6 +44,8 @@ class OpenImage:
         The file's identity when it was opened.
     name : str
         What messages call it.
+    row_block : int
+        How many rows have to be decoded to get one; all of them where it cannot be read by rows.
     """
 
     def __init__(self, pool: WorkerPool, fd: int, name: str, reopen: Callable[[], int]) -> None:
@@ -51,7 +55,9 @@ class OpenImage:
         self.name = name
         self.stamp = confine.stamp_of(fd)
         seconds = BASE_SECONDS + self.stamp.size_bytes / INSPECTED_BYTES_PER_SECOND
-        self.info = _frame_info(self._call("inspect", seconds).value, name)
+        value = self._call("inspect", seconds).value
+        self.info = _frame_info(value, name)
+        self.row_block = _row_block(value, self.info)
 
     def __enter__(self) -> Self:
         return self
@@ -86,17 +92,29 @@ class OpenImage:
         SegmentdError
             `IMAGE_CORRUPT` and the like, or a fault of the worker.
         """
+        return Plane(self.info, index, self._decoded("read_plane", index, 0, self.info.height))
+
+    def read_rows(self, index: PlaneIndex, start: int, stop: int) -> npt.NDArray[np.generic]:
+        """Decode rows start..stop-1 of one plane in a worker: array (C, stop - start, X).
+
+        Worth it where `row_block` is small against the plane; raises as `read_plane`.
+        """
+        if not 0 <= start < stop <= self.info.height:
+            raise IndexError(f"{self.name} has no rows {start} to {stop}")
+        return self._decoded("read_rows", index, start, stop)
+
+    def _decoded(self, function: str, index: PlaneIndex, start: int, stop: int) -> npt.NDArray[np.generic]:
         info = self.info
         sizes = ((index.scene, info.scenes), (index.time, info.size_t), (index.z, info.size_z))
         if not all(0 <= number < size for number, size in sizes):
             raise IndexError(f"{self.name} has no plane {index}")
-        shape = (info.channel_count, info.height, info.width)
-        nbytes = np.dtype(info.pixel_type.value).itemsize * shape[0] * shape[1] * shape[2]
-        place = {"scene": index.scene, "time": index.time, "z": index.z}
-        arrays = self._call("read_plane", BASE_SECONDS + nbytes / DECODED_BYTES_PER_SECOND, place).arrays
+        shape = (info.channel_count, stop - start, info.width)
+        nbytes = np.dtype(info.pixel_type.value).itemsize * math.prod(shape)
+        place = {"scene": index.scene, "time": index.time, "z": index.z, "start": start, "stop": stop}
+        arrays = self._call(function, BASE_SECONDS + nbytes / DECODED_BYTES_PER_SECOND, place).arrays
         if [(values.shape, values.dtype.name) for values in arrays] != [(shape, info.pixel_type.value)]:
             raise SegmentdError(Reason.WORKER_CRASHED, f"{self.name}: its decoder returned another plane")
-        return Plane(info, index, arrays[0])
+        return arrays[0]
 
     def check_unchanged(self) -> None:
         """Check that the file is still the one that was opened, under its name and in its content.
@@ -207,3 +225,8 @@ def _frame_info(value: Any, name: str) -> FrameInfo:
         text = f"{name} has planes of more than {MAX_DECODED_BYTES} pixels; split it"
         raise SegmentdError(Reason.IMAGE_TOO_LARGE, text, file=name)
     return info
+
+
+def _row_block(value: Any, info: FrameInfo) -> int:
+    found = value["row_block"] if isinstance(value, dict) else None
+    return found if isinstance(found, int) and 1 <= found <= info.height else info.height

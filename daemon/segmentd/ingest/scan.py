@@ -28,11 +28,10 @@ class Sighting:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What one look at a file found: its stamp, its structure, and whether it could be opened."""
+    """What one look at a file found: its stamp and its structure."""
 
     stamp: FileStamp
     structure: Structure
-    readable: bool = True
 
 
 @dataclass
@@ -151,7 +150,7 @@ def _unreadable(folder: bytes, path: bytes, name: str, error: OSError) -> Look |
         return None
     text = f"{name} cannot be read ({error.strerror}); make it readable for the account of the daemon"
     fault = Fault(Reason.IMAGE_UNREADABLE, text, {"file": name})
-    return Look(stamp, Structure(Verdict.OPEN, fault), readable=False)
+    return Look(stamp, Structure(Verdict.OPEN, fault))
 
 
 def _stamp_of_path(folder: bytes, path: bytes) -> FileStamp | None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 import os
 from typing import IO, Any, cast
 
@@ -22,6 +23,7 @@ from segmentd.errors import Reason
 from segmentd.ingest.tiff_layout import AnyArray, SeriesLayout, layout_of, micromanager_layout
 from segmentd.ingest.tiff_metadata import channel_names, imagej_channel_names, pixel_size
 from segmentd.ingest.tiff_ome import OmeImage, OmeInfo, is_ome, parse_ome
+from segmentd.ingest.tiff_rows import contiguous_rows, decoded_rows, rows_decoded_together
 from segmentd.ingest.tiff_structure import RGB, YCBCR, TiffSummary
 from segmentd.ingest.verdict import MAX_DECODED_BYTES, BadStructureError
 from segmentd.records import FrameInfo, PixelSize, PixelType, PlaneIndex
@@ -81,6 +83,11 @@ class DescriptorFile(io.RawIOBase):
             self._offset += count
         return done
 
+    def read_at(self, offset: int, buffer: memoryview) -> int:
+        """Fill the buffer from `offset` on; returns how many bytes there were."""
+        self._offset = offset
+        return self.readinto(buffer)
+
     def read(self, size: int = -1) -> bytes:
         """Read `size` bytes, fewer only at the end of the file."""
         left = max(0, self._size - self._offset)
@@ -94,6 +101,10 @@ class TiffImage:
     def __init__(self, fd: int, summary: TiffSummary) -> None:
         self._file = DescriptorFile(fd)
         ome = parse_ome(summary.description) if is_ome(summary.description) else None
+        promised = 0 if ome is None else sum(image.planes for image in ome.images)
+        if promised > summary.page_count:
+            text = f"should have {promised} planes and has {summary.page_count}; copy it again"
+            raise BadStructureError(Reason.IMAGE_INCOMPLETE, text)
         name = (ome and ome.file_name) or "image.tif"
         self._tiff = tifffile.TiffFile(cast("IO[bytes]", self._file), name=name, _multifile=False)
         series = self._choose_series(ome, summary.page_count)
@@ -109,12 +120,31 @@ class TiffImage:
         """Read through another descriptor of the same file from now on."""
         self._file.fd = fd
 
+    @property
+    def row_block(self) -> int:
+        """How many rows have to be decoded to get one."""
+        return max(
+            rows_decoded_together(self._page, layout.contiguous_at is not None) for layout in self._scenes
+        )
+
     def read(self, index: PlaneIndex) -> AnyArray:
         """Decode one plane: array (C, Y, X) of the frame's pixel type."""
+        layout, numbers = self._pages_of(index)
+        return self._joined([self._select(layout, self._read_page(layout, number)) for number in numbers])
+
+    def read_rows(self, index: PlaneIndex, start: int, stop: int) -> AnyArray:
+        """Decode rows start..stop-1 of one plane: array (C, rows, X) of the frame's pixel type."""
+        layout, numbers = self._pages_of(index)
+        rows = layout.with_rows(stop - start)
+        pages = (self._read_page_rows(layout, number, start, stop) for number in numbers)
+        return self._joined([self._select(rows, values) for values in pages])
+
+    def _pages_of(self, index: PlaneIndex) -> tuple[SeriesLayout, list[int]]:
         positions = self._scenes[0].pages.shape[0]
         layout = self._scenes[index.scene // positions]
-        numbers = layout.pages[index.scene % positions, index.time, index.z]
-        parts = [self._select(layout, self._read_page(layout, int(number))) for number in numbers]
+        return layout, [int(n) for n in layout.pages[index.scene % positions, index.time, index.z]]
+
+    def _joined(self, parts: list[AnyArray]) -> AnyArray:
         pixels = parts[0] if len(parts) == 1 else np.concatenate(parts)
         with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite, which is masked later
             return np.ascontiguousarray(pixels, dtype=self.info.pixel_type.value)
@@ -131,8 +161,8 @@ class TiffImage:
         if series[0].kind not in ("ome", "mmstack"):
             text = "has OME-XML that does not fit its images; save it again"
             raise BadStructureError(Reason.IMAGE_CORRUPT, text)
-        like = (series[0].get_shape(False), series[0].get_axes(False), series[0].dtype)
-        return [one for one in series if (one.get_shape(False), one.get_axes(False), one.dtype) == like]
+        like = (series[0].shape, series[0].axes, series[0].dtype)
+        return [one for one in series if (one.shape, one.axes, one.dtype) == like]
 
     def _without_alpha(self, layout: SeriesLayout) -> list[int] | None:
         """Which samples of a pixel are colours; None where all are."""
@@ -159,11 +189,24 @@ class TiffImage:
             if self._file.readinto(values.reshape(-1).view(np.uint8)) != values.nbytes:
                 raise BadStructureError(Reason.IMAGE_INCOMPLETE, "ends before its last plane; copy it again")
             return values
+        values = self._page_at(number).asarray(maxworkers=DECODER_THREADS)
+        return values
+
+    def _read_page_rows(self, layout: SeriesLayout, number: int, start: int, stop: int) -> AnyArray:
+        page = self._page if layout.contiguous_at is not None else self._page_at(number)
+        if layout.contiguous_at is None:
+            return decoded_rows(page, self._file.read_at, start, stop)
+        dtype = self._dtype.newbyteorder(self._tiff.byteorder)
+        size = math.prod(page.shape) * dtype.itemsize
+        offset = layout.contiguous_at + number * size
+        return contiguous_rows(page, dtype, self._file.read_at, offset, start, stop)
+
+    def _page_at(self, number: int) -> tifffile.TiffPage:
         page = self._tiff.pages.get(number, aspage=True, cache=False)
-        if page.shape != first.shape or page.dtype != self._dtype:
+        if page.shape != self._page.shape or page.dtype != self._dtype:
             text = f"has images of different size or type (image {number}); save them as files of their own"
             raise BadStructureError(Reason.IMAGE_UNSUPPORTED, text)
-        return page.asarray(maxworkers=DECODER_THREADS)
+        return cast("tifffile.TiffPage", page)
 
     def _frame_info(self, summary: TiffSummary, ome: OmeImage | None) -> FrameInfo:
         layout = self._scenes[0]
@@ -215,4 +258,4 @@ def _types(page: tifffile.TiffPage) -> tuple[np.dtype[Any], PixelType]:
 def _image_of(ome: OmeInfo, series: tifffile.TiffPageSeries) -> OmeImage:
     """Find the OME image that a series was made of; images without planes have no series."""
     named = [image for image in ome.images if image.name == series.name]
-    return next(iter(named or ome.images), OmeImage(series.name, (), PixelSize()))
+    return next(iter(named or ome.images), OmeImage(series.name, 0, (), PixelSize()))

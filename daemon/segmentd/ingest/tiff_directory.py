@@ -10,7 +10,7 @@ import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -75,19 +75,13 @@ class Source:
             raise StillOpenError(f"{what} ends at byte {offset + length}, the file at byte {self.size}")
 
 
-@dataclass(frozen=True, slots=True)
-class Tag:
-    """A tag's type and count, and its value: in place if it is small, else at an offset in the file."""
+class Tag(NamedTuple):
+    """A tag's type, the size of its value, and the value: in place if it is small, else at an offset."""
 
     kind: int
-    count: int
+    nbytes: int
     inline: bytes
-    offset: int = 0
-
-    @property
-    def nbytes(self) -> int:
-        """Size of the value; 0 for unknown types."""
-        return TYPE_SIZES.get(self.kind, 0) * self.count
+    offset: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +89,7 @@ class Layout:
     """Byte order and number shapes: classic TIFF has 32-bit counts and offsets, BigTIFF 64-bit ones."""
 
     order: str
+    endian: Literal["little", "big"]
     big: bool
     tag_count: struct.Struct
     entry: struct.Struct
@@ -104,7 +99,12 @@ class Layout:
     def of(cls, order: str, big: bool) -> Layout:
         """Make the layout of one of the four kinds of TIFF."""
         formats = ("Q", "HHQ8s", "Q") if big else ("H", "HHI4s", "I")
-        return cls(order, big, *(struct.Struct(order + text) for text in formats))
+        return cls(
+            order,
+            "little" if order == "<" else "big",
+            big,
+            *(struct.Struct(order + text) for text in formats),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +140,9 @@ class Directory:
 
     def number(self, code: int, default: int) -> int:
         """First value of a tag of unsigned integers."""
+        tag = self.tags.get(code)
+        if tag is not None and tag.kind in UNSIGNED and tag.inline and tag.nbytes:
+            return int.from_bytes(tag.inline[: TYPE_SIZES[tag.kind]], self.layout.endian)
         values = self.numbers(code)
         return default if values is None or not len(values) else int(values[0])
 
@@ -221,9 +224,12 @@ def _read_directory(
         raise StillOpenError(f"the directory of {name} is still empty")
     tags: dict[int, Tag] = {}
     for code, kind, number, value in layout.entry.iter_unpack(data[:entries]):
-        tag = Tag(kind, number, value)
-        if tag.nbytes > len(value):
-            tag = Tag(kind, number, b"", layout.offset.unpack(value)[0])
-            source.require(tag.offset, tag.nbytes, f"tag {code} of {name}")
+        nbytes = TYPE_SIZES.get(kind, 0) * number
+        if nbytes <= len(value):
+            tag = Tag(kind, nbytes, value, 0)
+        else:
+            tag = Tag(kind, nbytes, b"", layout.offset.unpack(value)[0])
+            if tag.offset + nbytes > source.size:
+                source.require(tag.offset, nbytes, f"tag {code} of {name}")
         tags.setdefault(code, tag)
     return Directory(name, main, source, layout, tags), layout.offset.unpack_from(data, entries)[0]

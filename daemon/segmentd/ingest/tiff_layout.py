@@ -51,6 +51,11 @@ class SeriesLayout:
         """Length of an axis within a page."""
         return math.prod(n for name, n in zip(self.page_axes, self.page_shape, strict=True) if name == axis)
 
+    def with_rows(self, count: int) -> SeriesLayout:
+        """The same layout for pages of which only `count` rows are there."""
+        shape = zip(self.page_axes, self.page_shape, strict=True)
+        return replace(self, page_shape=tuple(count if name == "Y" else n for name, n in shape))
+
     def arrange(self, values: AnyArray) -> AnyArray:
         """Bring the array of one page into the order (C, S, Y, X) of axes, with C and S in one."""
         order = sorted(range(len(self.page_axes)), key=lambda axis: "CSYX".find(self.page_axes[axis]))
@@ -60,7 +65,7 @@ class SeriesLayout:
 
 def layout_of(series: tifffile.TiffPageSeries) -> SeriesLayout:
     """Find the pages of each plane of a series."""
-    axes, shape = series.get_axes(False), series.get_shape(False)
+    axes, shape = series.axes, series.shape
     split = _first_page_axis(axes, shape, math.prod(series.keyframe.shape))
     numbers, contiguous_at = _page_numbers(series, math.prod(shape[:split]))
     pages = _grid(axes[:split], shape[:split], numbers)
@@ -117,6 +122,8 @@ def _grid(axes: str, shape: tuple[int, ...], numbers: npt.NDArray[np.intp]) -> n
 
 def micromanager_layout(tiff: tifffile.TiffFile, plain: SeriesLayout) -> SeriesLayout | None:
     """Find the planes of a Micro-Manager file by what it wrote into each page; None for other files."""
+    if MICROMANAGER_TAG not in tiff.pages.first.tags:
+        return None
     numbers = [int(number) for number in plain.pages.flat]
     places = [_micromanager_place(tiff.pages.get(number, aspage=True, cache=False)) for number in numbers]
     if not all(places):

@@ -38,9 +38,10 @@ _DOCTYPE = re.compile(r"<!\s*(DOCTYPE|ENTITY)", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class OmeImage:
-    """One image: its name, one name for each OME channel (None where there is none), pixel size."""
+    """One image: name, number of planes, a name for each OME channel (None: it has none), pixel size."""
 
     name: str
+    planes: int
     channel_names: tuple[str | None, ...]
     pixel_size: PixelSize
 
@@ -117,7 +118,15 @@ def _own_file_name(root: ElementTree.Element) -> str | None:
 def _image(image: ElementTree.Element, pixels: ElementTree.Element) -> OmeImage:
     channels = tuple(clean(channel.get("Name") or "") or None for channel in _named(pixels, "Channel"))
     sizes = (_micrometres(pixels, axis) for axis in "YXZ")
-    return OmeImage(image.get("Name") or "", channels, PixelSize(*sizes))
+    counts = [_count(pixels, "SizeT"), _count(pixels, "SizeZ"), len(channels) or _count(pixels, "SizeC")]
+    return OmeImage(image.get("Name") or "", math.prod(counts), channels, PixelSize(*sizes))
+
+
+def _count(pixels: ElementTree.Element, name: str) -> int:
+    text = pixels.get(name, "1")
+    if not text.isdecimal() or not 0 < len(text) < 12:
+        raise BadStructureError(Reason.IMAGE_CORRUPT, f"has OME-XML without a proper {name}; save it again")
+    return int(text)
 
 
 def _micrometres(pixels: ElementTree.Element, axis: str) -> float | None:

@@ -125,12 +125,12 @@ def _shape(directory: Directory) -> PageShape:
 
 def _pixel_kind(directory: Directory) -> tuple[int, int]:
     """Sample format and bits, which must be the same for all samples."""
-    all_bits, formats = directory.numbers(258), directory.numbers(339)
-    kinds = [{1} if values is None else {int(value) for value in values} for values in (all_bits, formats)]
-    if any(len(kind) != 1 for kind in kinds):
-        text = f"mixes pixel types in {directory.name}; save it with one type for all channels"
-        raise BadStructureError(Reason.IMAGE_UNSUPPORTED, text)
-    bits, sample_format = kinds[0].pop(), kinds[1].pop()
+    for code in (258, 339):
+        values = directory.numbers(code)
+        if values is not None and len(values) > 1 and (values != values[0]).any():
+            text = f"mixes pixel types in {directory.name}; save it with one type for all channels"
+            raise BadStructureError(Reason.IMAGE_UNSUPPORTED, text)
+    bits, sample_format = directory.number(258, 1), directory.number(339, UNSIGNED)
     sample_format = UNSIGNED if sample_format == UNDEFINED else sample_format
     if (sample_format, bits) not in PIXEL_KINDS:
         what = f"{bits}-bit {KIND_NAMES.get(sample_format, 'complex numbers')}"
@@ -210,6 +210,9 @@ def _uncompressed_counts(counts: Numbers, full: int, last: int, column: int, wor
 
 def _end_inside(directory: Directory, offsets: Numbers, counts: Numbers, word: str) -> int:
     size = directory.source.size
+    if len(offsets) == 1:
+        directory.source.require(int(offsets[0]), int(counts[0]), f"{word} 0 of {directory.name}")
+        return int(offsets[0]) + int(counts[0])
     starts, lengths = offsets.astype(np.uint64), counts.astype(np.uint64)
     beyond = (starts > size) | (lengths > size - np.minimum(starts, np.uint64(size)))
     if beyond.any():

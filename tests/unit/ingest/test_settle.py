@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -100,6 +101,17 @@ STORIES = {
     "gone while it was looked at": (
         [("sight", 0, A), ("check-begins", 2, A), ("gone", 2, None), ("check-ends", 3, (A, CLOSED))],
         None,
+    ),
+    "gone and there again while it was looked at: it settles again": (
+        [
+            ("sight", 0, A),
+            ("check-begins", 2, A),
+            ("gone", 2.5, None),
+            ("sight", 3, A),
+            ("check-ends", 3.5, (A, CLOSED)),
+            ("check", 5, (A, CLOSED)),
+        ],
+        Ready(b"x", A, 5),
     ),
     "gone and there again": (
         [("sight", 0, A), ("gone", 1, None), ("sight", 1.5, A), ("check", 3.5, (A, CLOSED))],
@@ -262,3 +274,4 @@ class SettleMachine(RuleBasedStateMachine):
 
 
 TestSettleMachine = SettleMachine.TestCase
+TestSettleMachine.settings = settings(max_examples=40, stateful_step_count=40)

@@ -126,6 +126,7 @@ WRITERS: dict[str, dict[str, Any]] = {
     "imagej": {"imagej": True, "metadata": {"axes": "ZYX", "Labels": ["a", "b", "c"]}},
     "ome": {"ome": True, "metadata": {"axes": "ZYX"}, "photometric": "minisblack"},
     "bigtiff tiles": {"bigtiff": True, "tile": (16, 16), "compression": "zlib", "photometric": "minisblack"},
+    "odd strips": {"rowsperstrip": 7, "photometric": "minisblack"},
     "lzw strips": {"compression": "lzw", "rowsperstrip": 7, "predictor": True, "photometric": "minisblack"},
     "rgb planar": {"data": np.arange(3600, dtype=np.uint8).reshape(3, 40, 30), "photometric": "rgb"},
     "one bit": {"data": np.eye(40, 30, dtype=bool), "photometric": "minisblack"},
