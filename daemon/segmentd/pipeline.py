@@ -163,7 +163,7 @@ def _plane_source(image: OpenImage, index: PlaneIndex) -> PlaneSource:
 
 def _write(writer: ResultWriter, index: PlaneIndex, band: BandResult) -> None:
     with telemetry.stage("write"):
-        writer.write_plane(index, band.labels, band.confidence, band.pixels)
+        writer.write_band(index, band.first_row, band.labels, band.confidence, band.pixels)
 
 
 def _record_of(

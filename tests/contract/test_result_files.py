@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import io
+import itertools
+import tracemalloc
+from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+import cv2
 import numpy as np
 import pytest
 import tifffile
 
-from segmentd.imagefile import OmeChannel, OmeImage, OmeTiffWriter, ome_color
+from segmentd.imagefile import OmeChannel, OmeImage, OmeTiffWriter, ome_color, ometiff
 from segmentd.records import ClassInfo, FrameInfo, PixelSize, PixelType
 from segmentd.results.store import ResultFile, ResultWriter
 
@@ -104,6 +108,77 @@ def test_files_are_a_function_of_their_input(files: dict[str, ResultFile], tmp_p
     assert len({root.get("UUID") for root in roots}) == 6
 
 
+def write_in_bands(folder: Path, shape: tuple[int, int], heights: Sequence[int]) -> dict[str, bytes]:
+    """Two planes in bands of these heights; all kinds of files, by kind."""
+    frame = FrameInfo("TIFF", PixelType.UINT8, *shape, ("a", "b"), size_z=2)
+    labels = np.random.default_rng(0).integers(0, 3, (2, *shape), np.uint8)
+    confidence = np.random.default_rng(1).integers(50, 101, (2, *shape), np.uint8)
+    pixels = np.random.default_rng(2).integers(0, 256, (2, 2, *shape), np.uint8)
+    ends = list(itertools.accumulate(heights))
+    outputs = ("labels", "confidence", "classes", "overlay")
+    with ResultWriter(folder, b"a.tif", outputs, frame, CLASSES, "ab") as writer:
+        for z, index in enumerate(frame.planes()):
+            for y, end in zip((0, *ends), ends, strict=False):
+                band = np.s_[..., y:end, :]
+                writer.write_band(index, y, labels[z][band], confidence[z][band], pixels[z][band])
+        return {kind: file.path.read_bytes() for kind, file in writer.commit().items()}
+
+
+@pytest.mark.parametrize(
+    ("shape", "cuts"),
+    [
+        ((700, 300), ([256, 256, 188], [512, 188], [256, 444])),
+        ((512, 4100), ([256, 256],)),  # the overlay shows every second pixel
+        ((8449, 20), ([256] * 33 + [1], [512, 7936, 1])),  # every third
+    ],
+)
+def test_files_do_not_depend_on_how_a_plane_is_cut_into_bands(
+    tmp_path: Path, shape: tuple[int, int], cuts: Sequence[Sequence[int]]
+) -> None:
+    whole = write_in_bands(tmp_path, shape, [shape[0]])
+    assert set(whole) == {"labels", "confidence", "classes", "overlay"}
+    for heights in cuts:
+        assert write_in_bands(tmp_path, shape, heights) == whole
+
+
+def peak_while_writing(folder: Path, frame: FrameInfo, outputs: Sequence[str]) -> int:
+    """Bytes that Python and NumPy allocate to write a plane of noise in bands of 256 rows."""
+    band = np.random.default_rng(0).integers(0, 256, (256, frame.width), np.uint8)
+    pixels = band[np.newaxis].astype(np.uint16)
+    tracemalloc.start()
+    try:
+        with ResultWriter(folder, b"a.tif", outputs, frame, CLASSES, "ab") as writer:
+            for y in range(0, frame.height, 256):
+                rows = min(256, frame.height - y)
+                writer.write_band(next(frame.planes()), y, band[:rows], band[:rows], pixels[:, :rows])
+            writer.commit()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_plane_larger_than_memory_needs_memory_for_a_band(tmp_path: Path) -> None:
+    frame = FrameInfo("TIFF", PixelType.UINT16, 8192, 2048, ("a",))
+    peak = peak_while_writing(tmp_path, frame, ("labels", "confidence", "classes"))
+    assert peak < 6 * 256 * 2048 < 8192 * 2048 / 5
+
+
+@pytest.mark.slow
+def test_the_overlay_of_a_large_plane_needs_memory_for_its_picture(tmp_path: Path) -> None:
+    frame = FrameInfo("TIFF", PixelType.UINT16, 16_000, 16_000, ("a",))
+    assert peak_while_writing(tmp_path, frame, ("overlay",)) < 180 * 2**20
+
+
+def test_other_readers_read_them(files: dict[str, ResultFile]) -> None:
+    """OpenCV reads with libtiff."""
+    for kind, expected in (
+        ("labels", LABELS),
+        ("classes", np.stack([LABELS == 1, LABELS == 2], axis=2) * np.uint8(255)),
+    ):
+        _, pages = cv2.imreadmulti(str(files[kind].path), flags=cv2.IMREAD_UNCHANGED)
+        np.testing.assert_array_equal(np.stack(pages), expected.reshape(-1, 300, 270))
+
+
 def test_xml_holds_no_character_references(files: dict[str, ResultFile]) -> None:
     """Bio-Formats blanks `&#`, and then takes the file for a plain TIFF."""
     with tifffile.TiffFile(files["labels"].path) as tiff:
@@ -143,13 +218,23 @@ def test_a_file_is_bigtiff_only_when_it_must_be() -> None:
     assert magic(65_536) == b"II+\0"
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (1, 600), (257, 1)])
-def test_odd_sizes_read_back(shape: tuple[int, int]) -> None:
+@pytest.mark.parametrize("limit", [10**9, 0], ids=["classic", "bigtiff"])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 600), (257, 1), (3, 4), (300, 3)])
+@pytest.mark.parametrize("pixel_type", [PixelType.UINT8, PixelType.UINT16, PixelType.FLOAT32])
+def test_odd_sizes_read_back(
+    monkeypatch: pytest.MonkeyPatch, limit: int, shape: tuple[int, int], pixel_type: PixelType
+) -> None:
+    monkeypatch.setattr(ometiff, "_CLASSIC_LIMIT", limit)
     file = io.BytesIO()
-    pixels = np.random.default_rng(0).integers(0, 255, shape, np.uint8)
-    with OmeTiffWriter(file, OmeImage(*shape, (OmeChannel("labels"),), "x")) as writer:
-        writer.write_plane(pixels)
-    np.testing.assert_array_equal(tifffile.imread(io.BytesIO(file.getvalue())).reshape(shape), pixels)
+    pixels = np.random.default_rng(0).integers(0, 255, (3, *shape)).astype(pixel_type.value)
+    image = OmeImage(*shape, (OmeChannel("values"),), "x", pixel_type=pixel_type, size_z=3)
+    with OmeTiffWriter(file, image) as writer:
+        for plane in pixels:
+            writer.write_plane(plane)
+    with tifffile.TiffFile(io.BytesIO(file.getvalue())) as tiff:
+        assert tiff.is_bigtiff == (limit == 0)
+        assert tiff.series[0].dtype == np.dtype(pixel_type.value)
+        np.testing.assert_array_equal(tiff.asarray().reshape(pixels.shape), pixels)
 
 
 @pytest.mark.parametrize(
@@ -169,3 +254,25 @@ def test_too_few_and_too_many_planes_are_refused() -> None:
     writer.write_plane(np.zeros((2, 2), np.uint8))
     with pytest.raises(ValueError, match="has them all"):
         writer.write_plane(np.zeros((2, 2), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("channels", "message"),
+    [
+        ([np.zeros((255, 9), np.uint8)] * 2, "the next rows are"),
+        ([np.zeros((256, 9), np.uint16)] * 2, "the next rows are"),
+        ([np.zeros((256, 9), np.uint8)], "shorter"),
+        ([np.zeros((256, 9), np.uint8)] * 3, "longer"),
+    ],
+)
+def test_rows_that_were_not_announced_are_refused(channels: list[np.ndarray], message: str) -> None:
+    writer = OmeTiffWriter(io.BytesIO(), OmeImage(300, 9, (OmeChannel("a"), OmeChannel("b")), "x"))
+    with pytest.raises(ValueError, match=message):
+        writer.write_rows(channels)
+
+
+def test_a_plane_whose_last_rows_are_missing_is_not_complete() -> None:
+    writer = OmeTiffWriter(io.BytesIO(), OmeImage(300, 9, (OmeChannel("a"),), "x"))
+    writer.write_rows([np.zeros((256, 9), np.uint8)])
+    with pytest.raises(ValueError, match="0 of 1 pages"):
+        writer.close()

@@ -10,17 +10,19 @@ from __future__ import annotations
 
 from segmentd.errors import SegmentdError
 from segmentd.imagefile.colors import default_color, ome_color, parse_color
-from segmentd.imagefile.ometiff import OmeTiffWriter, write_confidence_image, write_label_image
+from segmentd.imagefile.ometiff import TILE, OmeTiffWriter, write_confidence_image, write_label_image
 from segmentd.imagefile.omexml import OmeChannel, OmeImage
-from segmentd.imagefile.overlay import overlay_png
+from segmentd.imagefile.overlay import Overlay, overlay_png
 from segmentd.imagefile.reading import read_region, read_simple
 from segmentd.records import ClassInfo
 
 __all__ = [
+    "TILE",
     "ClassInfo",
     "OmeChannel",
     "OmeImage",
     "OmeTiffWriter",
+    "Overlay",
     "SegmentdError",
     "default_color",
     "ome_color",

@@ -14,6 +14,7 @@ _OPACITY = 0.45
 _OUTLINE_WEIGHT = 230  # of 256
 _MAX_EDGE = 4096
 _MAX_SAMPLES = 1_000_000
+_ROWS_AT_ONCE = 64  # so that what is computed between stays small and in cache
 
 
 def overlay_png(
@@ -46,31 +47,86 @@ def overlay_png(
     bytes
         The same bytes for the same arguments.
     """
-    import imagecodecs
+    overlay = Overlay(*labels.shape)
+    overlay.add(pixels, labels)
+    return overlay.png(classes, rgb=rgb)
 
-    step = -(-max(labels.shape) // _MAX_EDGE)
-    labels = labels[::step, ::step]
-    picture = _picture(pixels[:, ::step, ::step], rgb)
-    blended = _tint(picture, labels, classes)
-    return bytes(imagecodecs.png_encode(blended, level=2))
+
+class Overlay:
+    """The picture of `overlay_png`, from a plane that comes band by band.
+
+    Only the pixels that the picture shows are kept, so its memory is bounded: 4096 x 4096 pixels of each
+    channel.
+
+    Parameters
+    ----------
+    height, width : int
+        Of the plane, in pixels.
+    """
+
+    def __init__(self, height: int, width: int) -> None:
+        self._step = -(-max(height, width) // _MAX_EDGE)
+        self._shape = (-(-height // self._step), -(-width // self._step))
+        self._rows_seen = 0
+        self._labels = np.zeros(self._shape, np.uint8)
+        self._pixels: npt.NDArray[np.generic] | None = None
+
+    def add(self, pixels: npt.NDArray[np.generic], labels: npt.NDArray[np.uint8]) -> None:
+        """Take the next rows: pixels (C, rows, X), labels (rows, X)."""
+        if self._pixels is None:
+            self._pixels = np.zeros((pixels.shape[0], *self._shape), pixels.dtype)
+        step = self._step
+        skipped = -self._rows_seen % step  # rows of the band above the first one that is shown
+        first = (self._rows_seen + skipped) // step
+        shown = labels[skipped::step, ::step]
+        self._labels[first : first + shown.shape[0]] = shown
+        self._pixels[:, first : first + shown.shape[0]] = pixels[:, skipped::step, ::step]
+        self._rows_seen += labels.shape[0]
+
+    def png(self, classes: Sequence[ClassInfo], *, rgb: bool = False) -> bytes:
+        """Draw the plane, once all its rows were added."""
+        import imagecodecs
+
+        if self._pixels is None:
+            raise ValueError("an overlay needs pixels: none were added")
+        picture = _picture(self._pixels, rgb)
+        self._pixels = None  # its memory may be wanted for the PNG
+        _tint(picture, self._labels, classes)
+        return bytes(imagecodecs.png_encode(picture, level=2))
 
 
 def _picture(pixels: npt.NDArray[np.generic], rgb: bool) -> npt.NDArray[np.uint8]:
     """Stretch channels (C, Y, X) to a picture (Y, X, 3)."""
-    if rgb and pixels.shape[0] >= 3:
-        return np.moveaxis(_stretch(pixels[:3]), 0, -1)
-    channels = np.stack([_stretch(channel) for channel in pixels])
-    grey = channels.mean(axis=0, dtype=np.float32).astype(np.uint8)
-    return np.repeat(grey[..., np.newaxis], 3, axis=-1)
+    colored = rgb and pixels.shape[0] >= 3
+    channels = pixels[:3] if colored else pixels
+    ranges = [_range(channels)] * 3 if colored else [_range(channel) for channel in channels]
+    picture = np.empty((*pixels.shape[1:], 3), np.uint8)
+    for top in range(0, picture.shape[0], _ROWS_AT_ONCE):
+        rows = slice(top, top + _ROWS_AT_ONCE)
+        shown = np.stack(
+            [_stretch(channel[rows], *limits) for channel, limits in zip(channels, ranges, strict=True)]
+        )
+        if colored:
+            picture[rows] = np.moveaxis(shown, 0, -1)
+        else:
+            picture[rows] = shown.mean(axis=0, dtype=np.float32).astype(np.uint8)[..., np.newaxis]
+    return picture
 
 
-def _stretch(pixels: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
-    """Map the 0.5 to 99.5 percentiles of all of `pixels` to 0..255."""
+def _range(pixels: npt.NDArray[np.generic]) -> tuple[float, float]:
+    """The 0.5 and 99.5 percentiles of a sample; without finite values an empty range."""
     sample = pixels.ravel()[:: 1 + pixels.size // _MAX_SAMPLES].astype(np.float64)
     sample = sample[np.isfinite(sample)]
     if sample.size == 0:
-        return np.zeros(pixels.shape, np.uint8)
+        return np.inf, np.inf
     low, high = np.percentile(sample, (0.5, 99.5))
+    return float(low), float(high)
+
+
+def _stretch(pixels: npt.NDArray[np.generic], low: float, high: float) -> npt.NDArray[np.uint8]:
+    """Map `low` to `high` to 0..255."""
+    if low == np.inf:
+        return np.zeros(pixels.shape, np.uint8)
     scaled = (pixels.astype(np.float32) - np.float32(low)) * np.float32(255 / max(high - low, 1e-6))
     shown: npt.NDArray[np.float32] = np.nan_to_num(scaled, nan=0.0, posinf=255.0, neginf=0.0).clip(0, 255)
     return shown.astype(np.uint8)
@@ -78,7 +134,7 @@ def _stretch(pixels: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
 
 def _tint(
     picture: npt.NDArray[np.uint8], labels: npt.NDArray[np.uint8], classes: Sequence[ClassInfo]
-) -> npt.NDArray[np.uint8]:
+) -> None:
     """Blend class colours into the picture (Y, X, 3)."""
     colors = np.zeros((256, 3), np.uint16)
     tinted = np.zeros(256, bool)
@@ -86,10 +142,12 @@ def _tint(
         colors[item.value] = parse_color(item.color)
         tinted[item.value] = not item.name.strip().lower().startswith("background")
     weights = np.where(tinted, round(_OPACITY * 256), 0).astype(np.uint16)
-    weight = np.where(_outline(labels) & tinted[labels], _OUTLINE_WEIGHT, weights[labels])[..., np.newaxis]
-    blended = picture * (256 - weight) + colors[labels] * weight
-    shown: npt.NDArray[np.uint8] = (blended >> 8).astype(np.uint8)
-    return shown
+    outline = _outline(labels)
+    for top in range(0, labels.shape[0], _ROWS_AT_ONCE):
+        rows = slice(top, top + _ROWS_AT_ONCE)
+        shown = labels[rows]
+        weight = np.where(outline[rows] & tinted[shown], _OUTLINE_WEIGHT, weights[shown])[..., np.newaxis]
+        picture[rows] = (picture[rows] * (256 - weight) + colors.take(shown, axis=0) * weight) >> 8
 
 
 def _outline(labels: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:

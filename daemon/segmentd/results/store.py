@@ -1,9 +1,9 @@
-"""The result files of one image, written plane by plane and published together."""
+"""The result files of one image, written plane by plane or band by band, and published together."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -12,7 +12,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from segmentd.imagefile import OmeChannel, OmeImage, OmeTiffWriter, overlay_png
+from segmentd.imagefile import TILE, OmeChannel, OmeImage, OmeTiffWriter, Overlay
 from segmentd.records import ClassInfo, FrameInfo, PlaneIndex
 from segmentd.results.durable import DurableFile, open_folder, sync_folder, write_errors
 from segmentd.results.names import SUFFIXES, result_name, source_parts
@@ -72,9 +72,12 @@ class ResultWriter:
         self._frame = frame
         self._classes = classes
         self._digests = {"content_digest": content_digest, "model_digest": model_digest}
-        self._expected = frame.planes()
+        self._planes = frame.planes()
+        self._due = next(self._planes, None)  # the plane under way
+        self._row = 0  # its next one
         self._files: dict[str, DurableFile] = {}
         self._writers: dict[str, OmeTiffWriter] = {}
+        self._overlay = Overlay(frame.height, frame.width) if "overlay" in outputs else None
         self._directory: int | None = None
         with write_errors(folder):
             self._directory = open_folder(folder, subfolders)
@@ -94,15 +97,45 @@ class ResultWriter:
         pixels: npt.NDArray[np.generic],
     ) -> None:
         """Append one plane: labels and confidence (Y, X), and its pixels (C, Y, X) for the overlay."""
-        expected = next(self._expected, None)
-        if index != expected:
-            raise ValueError(f"plane {index} came where {expected} was due")
+        if labels.shape != (self._frame.height, self._frame.width):
+            raise ValueError(f"a plane of shape {labels.shape} came for {self._frame}")
+        self.write_band(index, 0, labels, confidence, pixels)
+
+    def write_band(
+        self,
+        index: PlaneIndex,
+        y: int,
+        labels: npt.NDArray[np.uint8],
+        confidence: npt.NDArray[np.uint8],
+        pixels: npt.NDArray[np.generic],
+    ) -> None:
+        """Append rows of a plane; after its last row the next plane is due.
+
+        The files do not depend on how a plane is cut into bands. Nothing of a band is kept but what the
+        overlay shows.
+
+        Parameters
+        ----------
+        index : PlaneIndex
+            The plane.
+        y : int
+            Its first row here: 0, then always where the band before ended.
+        labels, confidence : arrays (rows, X), uint8
+            A multiple of `imagefile.TILE` rows, or all that are left of the plane.
+        pixels : array (C, rows, X)
+            The image itself, for the overlay.
+        """
+        self._check_band(index, y, labels.shape, confidence.shape, pixels.shape[1:])
         with write_errors(self._results):
-            if index == PlaneIndex() and "overlay" in self._files:
-                picture = overlay_png(pixels, labels, self._classes, rgb=self._frame.rgb)
-                self._files["overlay"].file.write(picture)
-            for kind, writer in self._writers.items():
-                writer.write_plane(self._planes_of(kind, labels, confidence))
+            for top in range(0, labels.shape[0], TILE):
+                rows = slice(top, top + TILE)
+                for kind, writer in self._writers.items():
+                    writer.write_rows(self._channels_of(kind, labels[rows], confidence[rows]))
+            if self._overlay is not None:
+                self._overlay.add(pixels, labels)
+            self._row += labels.shape[0]
+            if self._row == self._frame.height:
+                self._end_plane()
 
     def commit(self) -> dict[str, ResultFile]:
         """Make all files durable, then visible; returns them by kind."""
@@ -112,6 +145,8 @@ class ResultWriter:
             with write_errors(self._results):
                 for writer in self._writers.values():
                     writer.close()
+                if self._due is not None:
+                    raise ValueError(f"not all was written: row {self._row} of plane {self._due} is due")
                 digests = {kind: file.seal() for kind, file in self._files.items()}
                 for file in self._files.values():
                     file.publish()
@@ -169,11 +204,26 @@ class ResultWriter:
             notes={key: value for key, value in self._digests.items() if value},
         )
 
-    def _planes_of(
+    def _channels_of(
         self, kind: str, labels: npt.NDArray[np.uint8], confidence: npt.NDArray[np.uint8]
-    ) -> npt.NDArray[np.uint8]:
-        if kind == "confidence":
-            return confidence
-        if kind == "labels":
-            return labels
-        return np.stack([(labels == item.value).astype(np.uint8) * np.uint8(255) for item in self._classes])
+    ) -> Iterable[npt.NDArray[np.uint8]]:
+        if kind == "classes":
+            return ((labels == item.value) * np.uint8(255) for item in self._classes)
+        return [confidence if kind == "confidence" else labels]
+
+    def _check_band(self, index: PlaneIndex, y: int, *shapes: tuple[int, ...]) -> None:
+        if (index, y) != (self._due, self._row):
+            raise ValueError(f"row {y} of plane {index} came where row {self._row} of {self._due} was due")
+        rows = shapes[0][0]
+        left = self._frame.height - y
+        if rows > left or (rows < left and (rows == 0 or rows % TILE)):
+            raise ValueError(f"a band has a multiple of {TILE} rows or the {left} that are left, not {rows}")
+        if set(shapes) != {(rows, self._frame.width)}:
+            raise ValueError(f"labels, confidence and pixels of a band differ: {shapes}")
+
+    def _end_plane(self) -> None:
+        self._row = 0
+        self._due = next(self._planes, None)
+        if self._overlay is not None:  # a picture of the first plane
+            self._files["overlay"].file.write(self._overlay.png(self._classes, rgb=self._frame.rgb))
+            self._overlay = None

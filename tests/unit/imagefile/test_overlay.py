@@ -4,7 +4,7 @@ import imagecodecs
 import numpy as np
 import pytest
 
-from segmentd.imagefile import overlay_png
+from segmentd.imagefile import Overlay, overlay_png
 from segmentd.records import ClassInfo
 
 CLASSES = (
@@ -54,6 +54,16 @@ def test_colour_images_keep_their_hue_and_several_channels_become_grey() -> None
     labels = np.zeros((40, 40), np.uint8)
     assert draw(pixels, labels, rgb=True)[20, 20].tolist() == [255, 0, 0]
     assert np.ptp(draw(pixels, labels)[20, 20]) == 0
+
+
+def test_colour_images_of_any_size_can_be_drawn() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 300, 400), np.uint8)
+    assert draw(pixels, np.zeros((300, 400), np.uint8), rgb=True).shape == (300, 400, 3)
+
+
+def test_an_overlay_without_pixels_is_refused() -> None:
+    with pytest.raises(ValueError, match="none were added"):
+        Overlay(3, 4).png(CLASSES)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 7), (9, 1)])

@@ -90,6 +90,70 @@ def test_planes_must_come_in_order_and_all(tmp_path: Path) -> None:
     assert names(tmp_path) == []
 
 
+TALL = FrameInfo("TIFF", PixelType.UINT8, 600, 30, ("grey",), size_z=2)
+BAND = np.full((256, 30), 1, np.uint8)
+
+
+def write_band(writer: ResultWriter, z: int, y: int, rows: int, **other: np.ndarray) -> None:
+    band = np.full((rows, 30), 1, np.uint8)
+    arrays = {"labels": band, "confidence": band, "pixels": band[np.newaxis]} | other
+    writer.write_band(PlaneIndex(z=z), y, **arrays)
+
+
+@pytest.mark.parametrize(
+    ("bands", "message"),
+    [
+        ([(0, 256, 256)], "row 256 .* row 0"),
+        ([(0, 0, 256), (0, 0, 256)], "row 0 .* row 256"),
+        ([(0, 0, 256), (1, 256, 256)], "z=1.* z=0"),
+        ([(0, 0, 100)], "multiple of 256 rows or the 600"),
+        ([(0, 0, 0)], "multiple of 256"),
+        ([(0, 0, 512), (0, 512, 256)], "the 88 that are left"),
+        ([(0, 0, 600), (0, 0, 256)], "z=0.* z=1"),
+        ([(0, 0, 600), (1, 0, 600), (1, 600, 256)], "None was due"),
+    ],
+)
+def test_bands_must_come_in_order(tmp_path: Path, bands: list[tuple[int, int, int]], message: str) -> None:
+    with open_writer(tmp_path, frame=TALL) as writer:
+        for band in bands[:-1]:
+            write_band(writer, *band)
+        with pytest.raises(ValueError, match=message):
+            write_band(writer, *bands[-1])
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"confidence": BAND[:9]},
+        {"pixels": BAND[np.newaxis, :, :9]},
+        {"labels": BAND[:, :9]},
+        {"pixels": BAND},
+    ],
+)
+def test_arrays_of_a_band_must_fit_together(tmp_path: Path, other: dict[str, np.ndarray]) -> None:
+    with open_writer(tmp_path, frame=TALL) as writer, pytest.raises(ValueError, match="of a band differ"):
+        write_band(writer, 0, 0, 256, **other)
+
+
+@pytest.mark.parametrize("outputs", [("labels",), ("overlay",)])
+@pytest.mark.parametrize("bands", [[], [(0, 0, 256)], [(0, 0, 600)], [(0, 0, 600), (1, 0, 512)]])
+def test_an_unfinished_image_is_not_committed(
+    tmp_path: Path, outputs: tuple[str], bands: list[tuple[int, int, int]]
+) -> None:
+    with open_writer(tmp_path, frame=TALL, outputs=outputs) as writer:
+        for band in bands:
+            write_band(writer, *band)
+        with pytest.raises(ValueError, match=r"pages were written|not all was written"):
+            writer.commit()
+    assert names(tmp_path) == []
+
+
+def test_a_part_of_a_plane_is_no_plane(tmp_path: Path) -> None:
+    with open_writer(tmp_path, frame=TALL) as writer, pytest.raises(ValueError, match=r"shape \(256, 30\)"):
+        writer.write_plane(PlaneIndex(), BAND, BAND, BAND[np.newaxis])
+
+
 def test_nothing_is_visible_before_commit_and_nothing_left_without(tmp_path: Path) -> None:
     with open_writer(tmp_path) as writer:
         writer.write_plane(PlaneIndex(), LABELS, LABELS, PIXELS)
@@ -169,15 +233,33 @@ def test_a_failed_sync_is_not_repeated_and_leaves_nothing(
     assert names(tmp_path) == []
 
 
-def test_a_full_disk_while_writing_is_told_as_such(tmp_path: Path) -> None:
+def fill_disk(writer: ResultWriter, kind: str) -> None:
+    full = os.open("/dev/full", os.O_RDWR)  # takes no byte
+    os.dup2(full, writer._files[kind].file.fileno())
+    os.close(full)
+
+
+@pytest.mark.parametrize("bands_before", [0, 1, 3])
+@pytest.mark.parametrize("kind", ["labels", "classes"])
+def test_a_full_disk_while_writing_is_told_as_such(tmp_path: Path, kind: str, bands_before: int) -> None:
     frame = FrameInfo("PNG", PixelType.UINT8, 2000, 2000, ("grey",))
-    noise = np.random.default_rng(0).integers(0, 255, (2000, 2000), np.uint8)
-    with open_writer(tmp_path, outputs=("labels",), frame=frame) as writer:
-        full = os.open("/dev/full", os.O_RDWR)  # takes no byte
-        os.dup2(full, writer._files["labels"].file.fileno())
-        os.close(full)
+    noise = np.random.default_rng(0).integers(0, 255, (256, 2000), np.uint8)
+    with open_writer(tmp_path, outputs=("confidence", kind), frame=frame) as writer:
+        for y in range(0, 256 * bands_before, 256):
+            writer.write_band(PlaneIndex(), y, noise, noise, noise[np.newaxis])
+        fill_disk(writer, kind)
         with pytest.raises(SegmentdError) as caught:
-            writer.write_plane(PlaneIndex(), noise, noise, noise[np.newaxis])
+            writer.write_band(PlaneIndex(), 256 * bands_before, noise, noise, noise[np.newaxis])
+    assert caught.value.reason == Reason.DISK_FULL
+    assert names(tmp_path) == []
+
+
+def test_a_disk_that_is_full_at_the_end_is_told_as_such(tmp_path: Path) -> None:
+    with open_writer(tmp_path) as writer:
+        writer.write_plane(PlaneIndex(), LABELS, LABELS, PIXELS)
+        fill_disk(writer, "labels")
+        with pytest.raises(SegmentdError) as caught:
+            writer.commit()
     assert caught.value.reason == Reason.DISK_FULL
     assert names(tmp_path) == []
 
