@@ -4,39 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
-
-import numpy as np
-import numpy.typing as npt
 
 from segmentd import telemetry
-from segmentd.engine.ahead import one_ahead
 from segmentd.engine.lane import CpuLane
 from segmentd.engine.scheduler import Scheduler
-from segmentd.engine.segmenter import BandResult, Tally
-from segmentd.engine.source import ArraySource, PlaneSource, streamed_band_rows
 from segmentd.errors import Reason, SegmentdError
 from segmentd.ingest.folder import FoundFile
-from segmentd.ingest.readers import OpenImage, open_image
+from segmentd.ingest.readers import open_image
 from segmentd.models.bundle import reference_id
-from segmentd.models.fit import used_channels
 from segmentd.models.registry import Lease, Registry
 from segmentd.records import (
     Fault,
-    ModelCard,
-    PlaneIndex,
     Segmentation,
     SegmentationState,
-    SegmentOptions,
     WatchSpec,
 )
 from segmentd.results.feed import Feed
 from segmentd.results.images import ImageOutcome, ImageState
 from segmentd.results.journal import Journal
-from segmentd.results.store import ResultWriter
+from segmentd.segmentation import Target, segment_image
 from segmentd.workers import WorkerPool
 
 # Not the image's fault: it waits until the cause is gone.
@@ -50,13 +38,9 @@ HOLD_REASONS = frozenset(
     }
 )
 HOLD_SECONDS = 5.0
-# Smaller planes are read whole.
-STREAM_ABOVE_BYTES = 128 << 20
-MAX_ROW_BLOCK = 1024
 TRIES = 3
 
 _log = telemetry.get_logger(__name__)
-Report = Callable[[PlaneIndex], None]
 
 
 @dataclass(frozen=True)
@@ -66,130 +50,6 @@ class Engine:
     registry: Registry
     lane: CpuLane
     scheduler: Scheduler
-
-
-@dataclass(frozen=True)
-class Target:
-    """Where the results of an image go: folder, the input's path below its own folder, what to write."""
-
-    folder: Path
-    source: bytes
-    outputs: Sequence[str]
-
-
-def segment_image(
-    image: OpenImage,
-    lease: Lease,
-    lane: CpuLane,
-    options: SegmentOptions,
-    target: Target,
-    report: Report = lambda index: None,
-) -> list[Segmentation]:
-    """Segment all planes of an image and make its results durable; blocks.
-
-    Returns
-    -------
-    list of Segmentation
-        One for each plane, without watch, source, version and times of the input.
-
-    Raises
-    ------
-    SegmentdError
-        Whatever is wrong with the image, the model or the disk; nothing is left of the results then.
-    """
-    card, info = lease.card, image.info
-    channels = used_channels(card, info.pixel_type, info.channel_names, image.name)
-    records: list[Segmentation] = []
-    digests = (image.content_digest, card.digest)
-    with (
-        ResultWriter(target.folder, target.source, target.outputs, info, card.classes, *digests) as writer,
-        ThreadPoolExecutor(1, thread_name_prefix="write") as disk,
-    ):
-        # Reading the next plane, computing this one and writing the last one overlap.
-        sources = one_ahead(lambda index: _plane_source(image, index), info.planes())
-        pending: Future[None] | None = None
-        for page, (index, source) in enumerate(zip(info.planes(), sources, strict=True)):
-            tally = Tally(len(card.classes))
-            for band in lane.segment(lease.path, source, options, channels):
-                tally.add(band)
-                if pending is not None:
-                    pending.result()
-                pending = disk.submit(_write, writer, index, band)
-            records.append(_record_of(image, card, lane, page, index, tally))
-            report(index)
-        if pending is not None:
-            pending.result()
-        image.check_unchanged()
-        with telemetry.stage("commit"):
-            written = writer.commit()
-    files = {kind: str(file.path) for kind, file in written.items()}
-    hashes = {kind: file.sha256 for kind, file in written.items()}
-    return [replace(record, files=files, digests=hashes) for record in records]
-
-
-@dataclass(frozen=True)
-class FileSource:
-    """A plane that is read from its file by rows."""
-
-    image: OpenImage
-    index: PlaneIndex
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(C, Y, X)."""
-        info = self.image.info
-        return info.channel_count, info.height, info.width
-
-    @property
-    def band_rows(self) -> int:
-        """Rows that are held at once."""
-        return streamed_band_rows(self.image.info.width)
-
-    def rows(self, start: int, stop: int) -> npt.NDArray[np.generic]:
-        """Decode rows start..stop-1 of all channels."""
-        with telemetry.stage("read"):
-            return self.image.read_rows(self.index, start, stop)
-
-
-def _plane_source(image: OpenImage, index: PlaneIndex) -> PlaneSource:
-    """The plane in memory, or read band by band where it is large and its file allows that."""
-    info = image.info
-    size = info.channel_count * info.height * info.width * np.dtype(info.pixel_type.value).itemsize
-    if size > STREAM_ABOVE_BYTES and image.row_block <= MAX_ROW_BLOCK:
-        return FileSource(image, index)
-    with telemetry.stage("read"):
-        return ArraySource(image.read_plane(index).pixels)
-
-
-def _write(writer: ResultWriter, index: PlaneIndex, band: BandResult) -> None:
-    with telemetry.stage("write"):
-        writer.write_band(index, band.first_row, band.labels, band.confidence, band.pixels)
-
-
-def _record_of(
-    image: OpenImage, card: ModelCard, lane: CpuLane, page: int, index: PlaneIndex, tally: Tally
-) -> Segmentation:
-    return Segmentation(
-        watch="",
-        source=b"",
-        source_path=b"",
-        state=SegmentationState.SUCCEEDED,
-        content_digest=image.content_digest,
-        plane=index,
-        page=page,
-        plane_count=image.info.plane_count,
-        height=image.info.height,
-        width=image.info.width,
-        model=card.id,
-        model_digest=card.digest,
-        classes=card.classes,
-        label_pixel_counts=tally.label_pixel_counts,
-        mean_confidence=tally.mean_confidence,
-        masked_pixels=tally.masked_pixels,
-        device=lane.name,
-        device_reason=lane.reason,
-        compute_seconds=tally.compute_seconds,
-    )
 
 
 class Pipeline:

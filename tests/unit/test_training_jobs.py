@@ -65,7 +65,14 @@ def refused(pool: WorkerPool, *pairs: TrainingPair, **settings: object) -> str:
 
 @pytest.mark.parametrize(
     ("name", "stem"),
-    [("x.tif", "x"), ("x.ome.tif", "x"), ("x.OME.TIFF", "x"), ("x.y.png", "x.y"), ("x.ome", "x.ome"), ("x.jpeg", "x")],
+    [
+        ("x.tif", "x"),
+        ("x.ome.tif", "x"),
+        ("x.OME.TIFF", "x"),
+        ("x.y.png", "x.y"),
+        ("x.ome", "x.ome"),
+        ("x.jpeg", "x"),
+    ],
 )
 def test_stems(name: str, stem: str) -> None:
     assert image_stem(Path("folder") / name) == stem
@@ -74,7 +81,10 @@ def test_stems(name: str, stem: str) -> None:
 def test_pairs_match_by_stem_and_images_may_be_without_labels(tmp_path: Path) -> None:
     images, labels = folders(tmp_path, ["a.ome.tif", "b.png", "c.tif", "notes.txt"], ["a.tif", "c.png"])
     pairs, without = match_pairs(images, labels)
-    assert [(pair.image.name, pair.labels.name) for pair in pairs] == [("a.ome.tif", "a.tif"), ("c.tif", "c.png")]
+    assert [(pair.image.name, pair.labels.name) for pair in pairs] == [
+        ("a.ome.tif", "a.tif"),
+        ("c.tif", "c.png"),
+    ]
     assert [path.name for path in without] == ["b.png"]
 
 
@@ -208,11 +218,9 @@ def test_one_channel(pool: WorkerPool, pair: TrainingPair) -> None:
 
 def test_a_damaged_image_is_named(pool: WorkerPool, pair: TrainingPair) -> None:
     pair.image.write_bytes(pair.image.read_bytes()[:500])
-    with pytest.raises(SegmentdError, match="image.tif is incomplete"):
+    with pytest.raises(SegmentdError, match=r"image\.tif is incomplete"):
         train(pool, pair)
 
 
 def test_nothing_to_train_on(pool: WorkerPool) -> None:
     assert "no image has labels" in refused(pool)
-
-

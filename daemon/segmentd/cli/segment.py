@@ -129,7 +129,7 @@ def _one(
     pool: WorkerPool,
 ) -> list[Segmentation]:
     from segmentd.ingest.readers import open_image
-    from segmentd.pipeline import Target, segment_image
+    from segmentd.segmentation import Target, segment_image
 
     with open_image(pool, image) as opened:
         return segment_image(opened, lease, lane, options, Target(out, relative, outputs))

@@ -13,15 +13,16 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
-from segmentd.compute import filters
+from segmentd.compute import filters, separable
 from segmentd.compute.filters import Image
+from segmentd.compute.separable import Separable
 
 Filter = Callable[[Image], Image]
 
 
 @dataclass(frozen=True)
 class Feature:
-    """One feature: its name, how far it reads (pixels), and the plain formula.
+    """One feature: its name, how far it reads (pixels), the plain formula, and the same for the fast way.
 
     Features with equal `name` are the same plane and are computed once.
     """
@@ -29,6 +30,7 @@ class Feature:
     name: str
     reach_px: int
     apply: Filter
+    separable: Separable
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ def _gaussian(sigma: float) -> Feature:
         f"gaussian sigma={sigma:g}",
         filters.gaussian_radius(sigma),
         lambda image: filters.gaussian(image, sigma),
+        separable.gaussian(sigma),
     )
 
 
@@ -61,6 +64,7 @@ def _sobel(sigma: float) -> Feature:
         f"sobel of gaussian sigma={sigma:g}",
         filters.gaussian_radius(sigma) + 1,
         lambda image: filters.sobel_magnitude(filters.gaussian(image, sigma)),
+        separable.sobel(sigma),
     )
 
 
@@ -71,6 +75,7 @@ def _gabor(sigma: float, theta_degrees: float, frequency: float) -> Feature:
         f"gabor sigma={sigma:g} theta={theta:g} f={frequency:g}",
         filters.gaussian_radius(sigma),
         lambda image: filters.gabor(image, sigma, theta, frequency),
+        separable.gabor(sigma, theta, frequency),
     )
 
 
@@ -79,11 +84,14 @@ def _second(name: str, order_y: int, order_x: int) -> Feature:
         f"gaussian {name} sigma=1",
         filters.gaussian_radius(1.0),
         lambda image: filters.second_derivative(image, 1.0, order_y, order_x),
+        separable.second_derivative(1.0, order_y, order_x),
     )
 
 
 def _mean(size: int) -> Feature:
-    return Feature(f"mean size={size}", size // 2, lambda image: filters.mean(image, size))
+    return Feature(
+        f"mean size={size}", size // 2, lambda image: filters.mean(image, size), separable.mean(size)
+    )
 
 
 _SECOND = (_second("xx", 0, 2), _second("yy", 2, 0), _second("xy", 1, 1))

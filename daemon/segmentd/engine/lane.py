@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segmentd.engine.ahead import one_ahead
+from segmentd.engine.predictor import Predictor
 from segmentd.engine.segmenter import Band, BandResult, PlaneJob, TileResult
 from segmentd.engine.source import ArraySource, PlaneSource, bands
 from segmentd.errors import Reason, SegmentdError
@@ -48,7 +49,7 @@ class CpuLane:
         self.reason = reason
         self.threads = threads or usable_cores()
         self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="cpu-lane")
-        self._models: dict[Path, bundle.Model] = {}
+        self._models: dict[Path, Predictor] = {}
         self._lock = threading.Lock()
 
     def load(self, path: Path) -> ModelCard:
@@ -59,7 +60,7 @@ class CpuLane:
         SegmentdError
             MODEL_NOT_FOUND or MODEL_UNUSABLE; what was loaded before stays loaded.
         """
-        model = bundle.load(path)
+        model = Predictor(bundle.load(path))
         pixels = np.zeros((model.card.channel_count, WARM_UP_PX, WARM_UP_PX), model.card.pixel_type.value)
         job = PlaneJob(model, ArraySource(pixels), slice(None), SegmentOptions())
         band = job.read(0, WARM_UP_PX)

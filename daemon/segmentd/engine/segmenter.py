@@ -8,12 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from segmentd import telemetry
-from segmentd.compute import forest, normalize, tiling
-from segmentd.compute.decide import apply_minimum_confidence, decide
-from segmentd.compute.features import compute_features, feature_sets
+from segmentd.compute import fast_features, normalize, tiling
+from segmentd.compute.decide import apply_minimum_confidence
+from segmentd.engine.predictor import Predictor
 from segmentd.engine.source import PlaneSource, bands
-from segmentd.models.bundle import Model
 from segmentd.records import Region, SegmentOptions
 
 Bytes = npt.NDArray[np.uint8]
@@ -84,7 +82,7 @@ class PlaneJob:
 
     Parameters
     ----------
-    model : Model
+    predictor : Predictor
         What to compute.
     source : PlaneSource
         The plane, in the model's pixel type.
@@ -94,14 +92,17 @@ class PlaneJob:
         Border, tile and minimum confidence.
     """
 
-    def __init__(self, model: Model, source: PlaneSource, channels: slice, options: SegmentOptions) -> None:
-        self.model = model
+    def __init__(
+        self, predictor: Predictor, source: PlaneSource, channels: slice, options: SegmentOptions
+    ) -> None:
+        self._predictor = predictor
         self.source = source
         self._channels = channels
         self._options = options
-        self._features = feature_sets()[model.card.feature_set]
-        self._border_px = model.card.border_px if options.border_px is None else options.border_px
-        self._scale = normalize.measure(self._blocks, model.card.normalization)
+        card = predictor.card
+        self._border_px = card.border_px if options.border_px is None else options.border_px
+        self._scale = normalize.measure(self._blocks, card.normalization)
+        self._level = fast_features.grey_level(source.rows(0, 1)[channels][:, 0], self._scale)
 
     def _blocks(self) -> Iterator[npt.NDArray[np.generic]]:
         for start, stop in bands(self.source):
@@ -110,7 +111,7 @@ class PlaneJob:
     def read(self, start: int, stop: int) -> Band:
         """Read the rows that the tiles of rows start..stop-1 need."""
         height = self.source.shape[1]
-        low, high = tiling.needed_rows(start, stop, height, self._features.reach_px, self._border_px)
+        low, high = tiling.needed_rows(start, stop, height, self._predictor.reach_px, self._border_px)
         return Band(start, stop, low, self.source.rows(low, high), self._channels)
 
     def tiles(self, band: Band) -> Iterator[Region]:
@@ -121,13 +122,9 @@ class PlaneJob:
 
     def run_tile(self, band: Band, core: Region) -> TileResult:
         """Compute one tile; may run in any thread, tiles do not depend on one another."""
-        with telemetry.stage("features"):
-            height = self.source.shape[1]
-            reach = self._features.reach_px
-            cut = tiling.cut(band.used, core, reach, self._border_px, band.low, height)
-            stack = compute_features(normalize.to_float(cut, self._scale), self._features)
-        with telemetry.stage("forest"):
-            labels, confidence = decide(forest.predict(self.model.forest, stack))
+        labels, confidence = self._predictor.run(
+            band.used, core, self._border_px, self._scale, self._level, band.low, self.source.shape[1]
+        )
         labels = apply_minimum_confidence(labels, confidence, self._options.min_confidence)
         if band.mask is not None:
             first = core.y - band.start

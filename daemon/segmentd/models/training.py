@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.ensemble import RandomForestClassifier
 
-from segmentd.compute import normalize
-from segmentd.compute.features import FeatureSet, compute_features
+from segmentd.compute import fast_features, normalize
+from segmentd.compute.feature_plan import plan_features
+from segmentd.compute.features import FeatureSet
 from segmentd.compute.forest import ForestArrays
 from segmentd.compute.tiling import cover, cut
 from segmentd.errors import Reason, SegmentdError
@@ -63,10 +64,12 @@ def collect(
         One of `segmentd.compute.normalize.METHODS`.
     """
     scale = normalize.measure(lambda: [pixels], normalization)
+    level = fast_features.grey_level(pixels[:, 0], scale)
+    plan = plan_features(feature_set, len(pixels))
     mask = normalize.masked(pixels)
     if mask is not None:
         labels = np.where(mask, np.uint8(0), labels)
-    reach = feature_set.reach_px
+    reach = plan.reach_px
     parts, values = [], []
     for core in cover(labels.shape[0], labels.shape[1], TRAINING_TILE_PX):
         window = labels[core.y : core.y + core.height, core.x : core.x + core.width]
@@ -74,7 +77,7 @@ def collect(
         if not marked.any():
             continue
         tile = normalize.to_float(cut(pixels, core, reach, reach), scale)
-        parts.append(compute_features(tile, feature_set)[:, marked].T)
+        parts.append(fast_features.stack(plan, tile, level)[:, marked].T)
         values.append(window[marked])
     if not parts:
         planes = len(pixels) * len(feature_set)

@@ -1,0 +1,103 @@
+"""A loaded model, made ready to compute: what its forest needs of the features, and the forest by packets."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import numpy.typing as npt
+
+from segmentd import telemetry
+from segmentd.compute import fast_features, packets
+from segmentd.compute.fast_features import Floats
+from segmentd.compute.feature_plan import plan_features
+from segmentd.compute.features import feature_sets
+from segmentd.compute.normalize import Scale
+from segmentd.models.bundle import Model
+from segmentd.records import ModelCard, Region
+
+Bytes = npt.NDArray[np.uint8]
+
+# Packets that are computed and classified before the next ones: their features stay in the cache.
+PACKETS_AT_ONCE = 512
+
+
+class _Scratch(threading.local):
+    """Working memory of one thread, used again for each tile of any model."""
+
+    def __init__(self) -> None:
+        self.features = fast_features.Scratch()
+        self.forest = packets.Scratch()
+        self._packets = fast_features.aligned((0,))
+
+    def packets(self, count: int, planes: int) -> Floats:
+        """Room for `count` packets: float32 (count, planes, 64), aligned."""
+        size = count * planes * fast_features.PACKET_PX**2
+        if self._packets.size < size:
+            self._packets = fast_features.aligned((size,))
+        return self._packets[:size].reshape(count, planes, fast_features.PACKET_PX**2)
+
+
+_scratch = _Scratch()
+
+
+class Predictor:
+    """Computes tiles with one model; may be used by several threads at once."""
+
+    def __init__(self, model: Model) -> None:
+        self.card: ModelCard = model.card
+        used = np.zeros(model.forest.feature_count, np.bool_)
+        used[model.forest.feature[model.forest.feature >= 0]] = True
+        feature_set = feature_sets()[model.card.feature_set]
+        self._plan = plan_features(feature_set, model.card.channel_count, used)
+        self._forest = packets.compile_forest(model.forest, self._plan.plane_of_feature)
+        self._kernel = packets.choose_kernel()
+
+    @property
+    def reach_px(self) -> int:
+        """How far around a pixel the model reads, in pixels."""
+        return self._plan.reach_px
+
+    def run(
+        self,
+        pixels: npt.NDArray[np.generic],
+        core: Region,
+        border_px: int,
+        scale: Scale | None,
+        level: Floats,
+        first_row: int,
+        plane_height: int,
+    ) -> tuple[Bytes, Bytes]:
+        """Labels and confidence of one tile: uint8 (h, w).
+
+        Parameters as for `segmentd.compute.fast_features.load`.
+        """
+        scratch = _scratch
+        with telemetry.stage("features"):
+            fast_features.load(
+                self._plan,
+                pixels,
+                core,
+                border_px,
+                scratch.features,
+                scale=scale,
+                level=level,
+                first_row=first_row,
+                plane_height=plane_height,
+            )
+        labels = np.empty((core.height, core.width), np.uint8)
+        confidence = np.empty_like(labels)
+        rows, columns = scratch.features.grid
+        step = max(1, PACKETS_AT_ONCE // rows)
+        for first in range(0, columns, step):
+            count = min(step, columns - first)
+            features = scratch.packets(rows * count, self._plan.plane_count)
+            with telemetry.stage("features"):
+                fast_features.compute(self._plan, scratch.features, first, features)
+            with telemetry.stage("forest"):
+                edge = fast_features.PACKET_PX
+                part = (slice(None), slice(first * edge, (first + count) * edge))
+                packets.classify(
+                    self._forest, features, labels[part], confidence[part], scratch.forest, self._kernel
+                )
+        return labels, confidence
