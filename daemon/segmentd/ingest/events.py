@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -41,39 +42,49 @@ KINDS: list[type[FileSystemEvent]] = [
 
 @dataclass
 class Mail:
-    """What came since the last look: files (True: closed by their writer), new folders, a scan wanted."""
+    """What came since the last look: files (True: closed by their writer), new folders, a scan wanted.
+
+    `closed_at` has the time of each close.
+    """
 
     files: dict[bytes, bool] = field(default_factory=dict)
+    closed_at: dict[bytes, float] = field(default_factory=dict)
     folders: set[bytes] = field(default_factory=set)
     scan: bool = False
 
 
 class Inbox:
-    """Collects events from another thread; `wake` is called there when the first one comes in."""
+    """Collects events from another thread; `wake` is called there when the first one comes in.
 
-    def __init__(self, wake: Callable[[], None]) -> None:
+    `now` is the clock of whoever takes the mail, which may be late: a close counts from when it was told.
+    """
+
+    def __init__(self, wake: Callable[[], None], now: Callable[[], float] = time.monotonic) -> None:
         self._wake = wake
+        self._now = now
         self._lock = threading.Lock()
         self._mail = Mail()
         self._woken = False
-        # Files that were closed, for those that are renamed after that.
-        self._closed: set[bytes] = set()
+        # When files were closed, for those that are renamed after that.
+        self._closed: dict[bytes, float] = {}
 
     def file(self, path: bytes, closed: bool) -> None:
         """Take note of a file: created, moved here, or closed by its writer."""
         with self._lock:
             self._mail.files[path] = self._mail.files.get(path, False) or closed
             if closed:
-                self._closed.add(path)
+                self._closed[path] = self._mail.closed_at[path] = self._now()
             else:
-                self._closed.discard(path)
+                self._closed.pop(path, None)
             self._bound()
 
     def moved(self, old: bytes, new: bytes) -> None:
         """Take note of a file that was renamed; that it was closed under its old name still counts."""
         with self._lock:
-            self._mail.files[new] = old in self._closed
-            self._closed.discard(old)
+            closed_at = self._closed.pop(old, None)
+            self._mail.files[new] = closed_at is not None
+            if closed_at is not None:
+                self._mail.closed_at[new] = closed_at
             self._bound()
 
     def folder(self, path: bytes) -> None:

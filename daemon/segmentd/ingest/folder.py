@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
 from segmentd.errors import Reason
 from segmentd.ingest.clock import Clock, MonotonicClock
+from segmentd.ingest.events import Mail
 from segmentd.ingest.listen import Listener
 from segmentd.ingest.names import input_filter, printable
 from segmentd.ingest.scan import Scan, Sighting, look, sight
@@ -135,7 +136,7 @@ class FolderWatch:
         """
         retry_seconds = FIRST_RETRY_SECONDS
         while True:
-            listener = Listener(self._folder, self._spec.recursive, self._spec.poll)
+            listener = Listener(self._folder, self._spec.recursive, self._spec.poll, self._clock.now)
             try:
                 identity = await self._disk(self._identity)
                 await listener.start()
@@ -161,7 +162,7 @@ class FolderWatch:
         scan_at, alive_at = self._clock.now() + interval, self._clock.now() + ALIVE_SECONDS
         while True:
             mail = listener.take()
-            await self._sight(mail.files, known)
+            await self._sight(mail, known)
             for folder in sorted(mail.folders):
                 if self._inside(folder + b"/"):
                     await self._scan(folder, known)
@@ -199,17 +200,17 @@ class FolderWatch:
             self._scan_seconds = self._clock.now() - began
             self._state_reason = _forbidden_reason(scan.forbidden)
 
-    async def _sight(self, files: Mapping[bytes, bool], known: Known) -> None:
-        """Look up what events told: files that appeared or (True) were closed by their writer."""
+    async def _sight(self, mail: Mail, known: Known) -> None:
+        """Look up what events told: files that appeared or were closed by their writer."""
         # A close counts under any name: the file may be renamed into place next.
-        inside = [(path, closed) for path, closed in files.items() if self._inside(path)]
+        inside = [(path, closed) for path, closed in mail.files.items() if self._inside(path)]
         paths = [path for path, closed in inside if closed or self._wanted(path)]
         if not paths:
             return
         now = self._clock.now()
         for sighting in await asyncio.to_thread(sight, self._folder, paths):
-            if files[sighting.path]:
-                self._settle.closed(sighting.stamp, now)
+            if mail.files[sighting.path]:
+                self._settle.closed(sighting.stamp, mail.closed_at.get(sighting.path, now))
             if self._wanted(sighting.path):
                 self._consider(sighting, now, known)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+from collections.abc import Callable
 
 from segmentd.ingest.events import FolderEvents, Inbox, Mail
 from segmentd.ingest.mounts import why_no_events
@@ -22,6 +23,8 @@ class Listener:
         Whether to listen to subfolders.
     poll : str
         `auto`: events where the file system sends them; `always`: none; `never`: events if there are any.
+    now : callable
+        The clock by which closes are timed.
 
     Attributes
     ----------
@@ -31,12 +34,12 @@ class Listener:
         Set when there is something to `take`.
     """
 
-    def __init__(self, folder: bytes, recursive: bool, poll: str) -> None:
+    def __init__(self, folder: bytes, recursive: bool, poll: str, now: Callable[[], float]) -> None:
         self._folder = folder
         self._recursive = recursive
         self._poll = poll
         self._loop = asyncio.get_running_loop()
-        self._inbox = Inbox(self._wake_up)
+        self._inbox = Inbox(self._wake_up, now)
         self._events: FolderEvents | None = None
         self.wake = asyncio.Event()
         self.mode, self.mode_reason = "poll", ""

@@ -5,21 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from pathlib import Path
 from typing import Literal
 
-import numpy as np
-import numpy.typing as npt
-
 from segmentd.errors import Reason, SegmentdError
-from segmentd.imagefile import read_region
 from segmentd.pipeline import Engine
 from segmentd.records import Region, ResultEvent, Segmentation, SegmentationState
 from segmentd.results.feed import Feed, Heartbeat
 from segmentd.results.journal import Journal
-from segmentd.rpc.blocks import block_message, split
+from segmentd.rpc.blocks import split
 from segmentd.rpc.convert import event_message, event_number, page_size, page_start, resource_id
 from segmentd.rpc.faults import Context, bad_field, fault_of, status_of
+from segmentd.rpc.pixels import PixelReader
 from segmentd.rpc.plane_call import PlaneCalls
 from segmentd.v1 import pixels_pb2, segmentation_service_pb2_grpc
 from segmentd.v1 import segmentation_service_pb2 as pb
@@ -36,6 +32,7 @@ class SegmentationService(segmentation_service_pb2_grpc.SegmentationServiceServi
         self._journal = journal
         self._feed = feed
         self._planes = PlaneCalls(engine)
+        self._pixels = PixelReader()
         self.subscribers = 0
 
     async def GetSegmentation(self, request: pb.GetSegmentationRequest, context: Context) -> pb.Segmentation:
@@ -61,7 +58,7 @@ class SegmentationService(segmentation_service_pb2_grpc.SegmentationServiceServi
         region = Region(0, 0, record.height, record.width)
         if request.HasField("region") and record.state is SegmentationState.SUCCEEDED:
             region = _inside(request.region, record)
-        async for block in _read_blocks(record, region, request.encoding):
+        async for block in self._pixels.blocks(record, region, request.encoding):
             yield pb.ReadSegmentationResponse(block=block)
 
     async def SubscribeSegmentations(
@@ -104,7 +101,7 @@ class SegmentationService(segmentation_service_pb2_grpc.SegmentationServiceServi
         count = sum(1 for _ in split(whole))
         sent = 0
         try:
-            async for block in _read_blocks(record, whole, request.encoding):
+            async for block in self._pixels.blocks(record, whole, request.encoding):
                 if not sent:
                     head.block_count = count
                     yield pb.SubscribeSegmentationsResponse(head=head)
@@ -148,27 +145,3 @@ def _inside(message: pixels_pb2.Region, record: Segmentation) -> Region:
     if not inside:
         raise bad_field("region", f"must lie inside the plane of {record.height} x {record.width} pixels")
     return region
-
-
-async def _read_blocks(
-    record: Segmentation, region: Region, encoding: pixels_pb2.Encoding
-) -> AsyncIterator[pixels_pb2.Block]:
-    """Blocks of a region from the result files."""
-    if record.state is not SegmentationState.SUCCEEDED:
-        message = record.fault.message if record.fault else "it failed"
-        raise SegmentdError(Reason.RESULT_UNAVAILABLE, f"the segmentation has no pixels: {message}")
-    if "labels" not in record.files:
-        raise SegmentdError(
-            Reason.RESULT_UNAVAILABLE,
-            'the watch does not write labels; add "labels" to its outputs to read them',
-        )
-    for part in split(region):
-        labels = await asyncio.to_thread(_read, record, "labels", part)
-        confidence = None
-        if "confidence" in record.files:
-            confidence = await asyncio.to_thread(_read, record, "confidence", part)
-        yield block_message(part, labels, confidence, encoding)
-
-
-def _read(record: Segmentation, kind: str, region: Region) -> npt.NDArray[np.uint8]:
-    return read_region(Path(record.files[kind]), record.page, region).astype(np.uint8, copy=False)

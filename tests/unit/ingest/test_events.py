@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from pathlib import Path
 
@@ -18,7 +19,8 @@ def waker() -> list[int]:
 
 @pytest.fixture
 def inbox(waker: list[int]) -> Inbox:
-    return Inbox(lambda: waker.append(1))
+    times = itertools.count(100.0)
+    return Inbox(lambda: waker.append(1), lambda: next(times))
 
 
 def test_events_of_a_file_are_one_and_a_close_is_kept(inbox: Inbox, waker: list[int]) -> None:
@@ -28,7 +30,7 @@ def test_events_of_a_file_are_one_and_a_close_is_kept(inbox: Inbox, waker: list[
     inbox.file(b"b", closed=False)
     inbox.folder(b"new")
     assert waker == [1]
-    assert inbox.take() == Mail({b"a": True, b"b": False}, {b"new"}, scan=False)
+    assert inbox.take() == Mail({b"a": True, b"b": False}, {b"a": 100.0}, {b"new"}, scan=False)
     assert inbox.take() == Mail()
     inbox.lost()
     assert waker == [1, 1]
@@ -40,7 +42,8 @@ def test_a_file_that_was_closed_is_closed_under_its_new_name(inbox: Inbox) -> No
     inbox.take()
     inbox.moved(b"a.part", b"a")
     inbox.moved(b"elsewhere", b"b")
-    assert inbox.take().files == {b"a": True, b"b": False}
+    mail = inbox.take()
+    assert (mail.files, mail.closed_at) == ({b"a": True, b"b": False}, {b"a": 100.0})
     inbox.moved(b"a.part", b"c")
     assert inbox.take().files == {b"c": False}
 

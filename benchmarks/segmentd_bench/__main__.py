@@ -1,0 +1,5 @@
+"""`python -m segmentd_bench`."""
+
+from segmentd_bench.cli import main
+
+main()

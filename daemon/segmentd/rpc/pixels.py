@@ -1,0 +1,111 @@
+"""Pixels of published segmentations, read from the result files; the last few planes stay in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from segmentd.errors import Reason, SegmentdError
+from segmentd.imagefile import read_region
+from segmentd.records import Region, Segmentation, SegmentationState
+from segmentd.rpc.blocks import block_message, split
+from segmentd.v1 import pixels_pb2
+
+# A plane up to this size is decoded once for all who want it; of larger ones only what is asked for.
+WHOLE_PLANE_PIXELS = 1 << 24
+CACHE_BYTES = 64 << 20
+
+Bytes = npt.NDArray[np.uint8]
+Planes = tuple[Bytes, Bytes | None]
+Key = tuple[str, str, int]
+
+
+class PixelReader:
+    """Reads labels and confidence block by block; belongs to one event loop."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[Key, asyncio.Future[Planes]] = OrderedDict()
+
+    async def blocks(
+        self, record: Segmentation, region: Region, encoding: pixels_pb2.Encoding
+    ) -> AsyncIterator[pixels_pb2.Block]:
+        """Blocks of a region.
+
+        Raises
+        ------
+        SegmentdError
+            RESULT_UNAVAILABLE where the segmentation failed, or its files are gone or hold no labels.
+        """
+        _check_readable(record)
+        whole = record.height * record.width <= WHOLE_PLANE_PIXELS
+        planes = await self._plane(record) if whole else None
+        for part in split(region):
+            if planes is None:
+                labels, confidence = await asyncio.to_thread(_read, record, part)
+            else:
+                labels = _window(planes[0], part)
+                confidence = None if planes[1] is None else _window(planes[1], part)
+            yield block_message(part, labels, confidence, encoding)
+
+    async def _plane(self, record: Segmentation) -> Planes:
+        """The whole plane, decoded once however many ask for it at the same time."""
+        key = await asyncio.to_thread(_key, record)
+        found = self._kept.get(key)
+        if found is None:
+            whole = Region(0, 0, record.height, record.width)
+            found = asyncio.ensure_future(asyncio.to_thread(_read, record, whole))
+            self._kept[key] = found
+            # Not kept: files that could not be read may come back.
+            found.add_done_callback(lambda done: self._settle(key, done))
+        self._kept.move_to_end(key)
+        return await asyncio.shield(found)
+
+    def _settle(self, key: Key, done: asyncio.Future[Planes]) -> None:
+        if done.cancelled() or done.exception() is not None:
+            self._kept.pop(key, None)
+            return
+        total = 0
+        for kept in reversed(list(self._kept)):
+            future = self._kept[kept]
+            if future.done() and not future.cancelled() and future.exception() is None:
+                total += sum(plane.nbytes for plane in future.result() if plane is not None)
+                if total > CACHE_BYTES:
+                    del self._kept[kept]
+
+
+def _check_readable(record: Segmentation) -> None:
+    if record.state is not SegmentationState.SUCCEEDED:
+        message = record.fault.message if record.fault else "it failed"
+        raise SegmentdError(Reason.RESULT_UNAVAILABLE, f"the segmentation has no pixels: {message}")
+    if "labels" not in record.files:
+        raise SegmentdError(
+            Reason.RESULT_UNAVAILABLE,
+            'the watch does not write labels; add "labels" to its outputs to read them',
+        )
+
+
+def _read(record: Segmentation, region: Region) -> Planes:
+    labels = read_region(Path(record.files["labels"]), record.page, region).astype(np.uint8, copy=False)
+    if "confidence" not in record.files:
+        return labels, None
+    confidence = read_region(Path(record.files["confidence"]), record.page, region)
+    return labels, confidence.astype(np.uint8, copy=False)
+
+
+def _key(record: Segmentation) -> Key:
+    """The plane and the state of its file: a file that was changed or removed is not served from memory."""
+    path = record.files["labels"]
+    try:
+        stat = Path(path).stat()
+    except OSError:
+        return path, "", record.page
+    return path, f"{stat.st_ino}-{stat.st_size}-{stat.st_mtime_ns}", record.page
+
+
+def _window(plane: Bytes, part: Region) -> Bytes:
+    return plane[part.y : part.y + part.height, part.x : part.x + part.width]
