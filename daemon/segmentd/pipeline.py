@@ -141,10 +141,12 @@ class Pipeline:
         """The blocking part; an empty list where this content has its results already."""
         spec = self._spec
         with open_image(self._pool, found.relative, folder=spec.folder, stamp=found.stamp) as image:
-            digest = image.content_digest
-            if self._journal.same_content(spec.id, found.relative, digest, found.stamp):
-                return []
-            version = self._journal.next_version(spec.id, found.relative, digest)
+            version = self._journal.next_version(spec.id, found.relative, "")
+            if version > 1:  # a path that was seen before: is there anything new in it?
+                digest = image.content_digest
+                if self._journal.same_content(spec.id, found.relative, digest, found.stamp):
+                    return []
+                version = self._journal.next_version(spec.id, found.relative, digest)
             target = Target(spec.results, found.relative, spec.outputs)
             records = segment_image(image, lease, self._engine.lane, spec.options, target)
         return [self._about(found, record, version) for record in records]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from segmentd.engine.ahead import one_ahead
 from segmentd.engine.lane import CpuLane
 from segmentd.engine.segmenter import BandResult, Tally
 from segmentd.engine.source import ArraySource, PlaneSource, streamed_band_rows
+from segmentd.errors import Reason, SegmentdError
 from segmentd.ingest.readers import OpenImage
 from segmentd.models.fit import used_channels
 from segmentd.models.registry import Lease
@@ -60,11 +62,10 @@ def segment_image(
     card, info = lease.card, image.info
     channels = used_channels(card, info.pixel_type, info.channel_names, image.name)
     records: list[Segmentation] = []
-    digests = (image.content_digest, card.digest)
-    with (
-        ResultWriter(target.folder, target.source, target.outputs, info, card.classes, *digests) as writer,
-        ThreadPoolExecutor(1, thread_name_prefix="write") as disk,
-    ):
+    writer: ResultWriter | None = None
+    # On an error the background ends before the writer throws away what it wrote.
+    with ExitStack() as results, ThreadPoolExecutor(1, thread_name_prefix="results") as background:
+        digest = background.submit(lambda: image.content_digest)
         # Reading the next plane, computing this one and writing the last one overlap.
         sources = one_ahead(lambda index: _plane_source(image, index), info.planes())
         pending: Future[None] | None = None
@@ -72,13 +73,16 @@ def segment_image(
             tally = Tally(len(card.classes))
             for band in lane.segment(lease.path, source, options, channels):
                 tally.add(band)
+                if writer is None:
+                    writer = results.enter_context(_writer(target, image, card, digest.result()))
                 if pending is not None:
                     pending.result()
-                pending = disk.submit(_write, writer, index, band)
+                pending = background.submit(_write, writer, index, band)
             records.append(_record_of(image, card, lane, page, index, tally))
             report(index)
-        if pending is not None:
-            pending.result()
+        if writer is None or pending is None:
+            raise SegmentdError(Reason.IMAGE_CORRUPT, f"{image.name} has no planes; save it again")
+        pending.result()
         image.check_unchanged()
         with telemetry.stage("commit"):
             written = writer.commit()
@@ -119,6 +123,11 @@ def _plane_source(image: OpenImage, index: PlaneIndex) -> PlaneSource:
         return FileSource(image, index)
     with telemetry.stage("read"):
         return ArraySource(image.read_plane(index).pixels)
+
+
+def _writer(target: Target, image: OpenImage, card: ModelCard, content_digest: str) -> ResultWriter:
+    digests = (content_digest, card.digest)
+    return ResultWriter(target.folder, target.source, target.outputs, image.info, card.classes, *digests)
 
 
 def _write(writer: ResultWriter, index: PlaneIndex, band: BandResult) -> None:

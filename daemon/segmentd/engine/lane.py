@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ import numpy.typing as npt
 from segmentd.engine.ahead import one_ahead
 from segmentd.engine.predictor import Predictor
 from segmentd.engine.segmenter import Band, BandResult, PlaneJob, TileResult
+from segmentd.engine.shelves import Shelves, shelf_rows
 from segmentd.engine.source import ArraySource, PlaneSource, bands
 from segmentd.errors import Reason, SegmentdError
 from segmentd.models import bundle
@@ -83,14 +85,16 @@ class CpuLane:
         channels: slice = slice(None),
         on_tile: TileListener | None = None,
     ) -> Iterator[BandResult]:
-        """Segment one plane: yields its bands from the top, the next one being read meanwhile.
+        """Segment one plane: yields strips of its rows from the top as they are done.
+
+        The tiles below are in work, and the next band is being read, while the caller has a strip.
 
         Parameters
         ----------
         path : Path
             A loaded model.
         source : PlaneSource
-            The plane, in the model's pixel type. One band if it is in memory.
+            The plane, in the model's pixel type.
         options : SegmentOptions
             Border, tile and minimum confidence.
         channels : slice
@@ -110,34 +114,34 @@ class CpuLane:
             raise SegmentdError(Reason.MODEL_UNUSABLE, f"{path}: the model is not loaded; load it first")
         began = time.perf_counter()
         job = PlaneJob(model, source, channels, options)
-        seconds = time.perf_counter() - began
         for band in one_ahead(lambda rows: job.read(*rows), bands(source)):
-            yield self._run(job, band, on_tile, seconds)
-            seconds = 0.0
+            for strip in self._run(job, band, on_tile):
+                # What the caller does with a strip does not count.
+                yield replace(strip, compute_seconds=time.perf_counter() - began)
+                began = time.perf_counter()
 
     def segment_array(
         self, path: Path, pixels: npt.NDArray[np.generic], options: SegmentOptions
     ) -> BandResult:
         """Segment a plane in memory, array (C, Y, X) of the channels that the model uses."""
-        (whole,) = self.segment(path, ArraySource(pixels), options)
-        return whole
+        strips = list(self.segment(path, ArraySource(pixels), options))
+        if len(strips) == 1:
+            return strips[0]
+        return BandResult(
+            0,
+            np.concatenate([strip.labels for strip in strips]),
+            np.concatenate([strip.confidence for strip in strips]),
+            pixels,
+            sum(strip.masked_pixels for strip in strips),
+            sum(strip.compute_seconds for strip in strips),
+        )
 
-    def _run(
-        self, job: PlaneJob, band: Band, on_tile: TileListener | None, seconds_before: float
-    ) -> BandResult:
-        began = time.perf_counter()
-        shape = (band.stop - band.start, job.source.shape[2])
-        labels, confidence = np.empty(shape, np.uint8), np.empty(shape, np.uint8)
+    def _run(self, job: PlaneJob, band: Band, on_tile: TileListener | None) -> Iterator[BandResult]:
+        shelves = Shelves(band, job.source.shape[2], shelf_rows(band, job.tile_px))
         for tile in self._tiles(job, band):
-            region = tile.region
-            first = region.y - band.start
-            window = (slice(first, first + region.height), slice(region.x, region.x + region.width))
-            labels[window] = tile.labels
-            confidence[window] = tile.confidence
             if on_tile is not None:
                 on_tile(tile)
-        seconds = seconds_before + time.perf_counter() - began
-        return BandResult(band.start, labels, confidence, band.pixels, band.masked_pixels, seconds)
+            yield from shelves.put(tile)
 
     def _tiles(self, job: PlaneJob, band: Band) -> Iterator[TileResult]:
         """The tiles of a band as they are done."""

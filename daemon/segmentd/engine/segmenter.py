@@ -32,7 +32,7 @@ class BandResult:
     """Some rows of a plane from `first_row` on.
 
     `labels` and `confidence` are uint8 (h, X), `pixels` (C, h, X) are all channels of the image;
-    `masked_pixels` counts those that are not finite, `compute_seconds` leaves out the time for reading.
+    `masked_pixels` counts those that are not finite; `compute_seconds` is from the strip before to this one.
     """
 
     first_row: int
@@ -99,6 +99,7 @@ class PlaneJob:
         self.source = source
         self._channels = channels
         self._options = options
+        self.tile_px = options.tile_px or DEFAULT_TILE_PX
         card = predictor.card
         self._border_px = card.border_px if options.border_px is None else options.border_px
         self._scale = normalize.measure(self._blocks, card.normalization)
@@ -117,7 +118,7 @@ class PlaneJob:
     def tiles(self, band: Band) -> Iterator[Region]:
         """The core regions of all tiles of a band, in coordinates of the plane."""
         width = self.source.shape[2]
-        for tile in tiling.cover(band.stop - band.start, width, self._options.tile_px or DEFAULT_TILE_PX):
+        for tile in tiling.cover(band.stop - band.start, width, self.tile_px):
             yield Region(tile.y + band.start, tile.x, tile.height, tile.width)
 
     def run_tile(self, band: Band, core: Region) -> TileResult:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -147,7 +148,7 @@ class ResultWriter:
                     writer.close()
                 if self._due is not None:
                     raise ValueError(f"not all was written: row {self._row} of plane {self._due} is due")
-                digests = {kind: file.seal() for kind, file in self._files.items()}
+                digests = self._seal()
                 for file in self._files.values():
                     file.publish()
                 sync_folder(self._directory)
@@ -157,6 +158,11 @@ class ResultWriter:
             kind: ResultFile(self._folder / os.fsdecode(result_name(self._name, kind)), digest)
             for kind, digest in digests.items()
         }
+
+    def _seal(self) -> dict[str, str]:
+        """Sync all files, at the same time: waiting for the disk is what takes long."""
+        with ThreadPoolExecutor(max(1, len(self._files)), thread_name_prefix="seal") as threads:
+            return dict(zip(self._files, threads.map(DurableFile.seal, self._files.values()), strict=True))
 
     def abort(self) -> None:
         """Remove what was not published; may be called more than once."""

@@ -99,7 +99,9 @@ def joined(
     lane: CpuLane, path: Path, source: ArraySource, options: SegmentOptions
 ) -> tuple[npt.NDArray, ...]:
     parts = list(lane.segment(path, source, options))
-    assert [part.first_row for part in parts] == [start for start, _ in bands(source)]
+    ends = np.cumsum([0, *(len(part.labels) for part in parts)])
+    assert [part.first_row for part in parts] == ends[:-1].tolist()
+    assert {start for start, _ in bands(source)} <= set(ends.tolist())
     return (
         np.concatenate([part.labels for part in parts]),
         np.concatenate([part.confidence for part in parts]),
@@ -169,6 +171,17 @@ def test_the_tally_adds_up(lane: CpuLane, plain: Path) -> None:
     assert tally.mean_confidence == pytest.approx(confidence.mean())
     assert tally.label_pixel_counts[0] == np.count_nonzero(confidence < 90) > 0
     assert sum(tile.labels.size for tile in tiles) == labels.size
+
+
+def test_strips_of_a_plane_come_as_they_are_done(lane: CpuLane, plain: Path) -> None:
+    tall = np.tile(PLANE, (1, 4, 1))
+    whole = lane.segment_array(plain, tall, SegmentOptions(tile_px=90))
+    strips = list(lane.segment(plain, ArraySource(tall), SegmentOptions(tile_px=256)))
+    assert [strip.first_row for strip in strips] == [0, 256, 512]
+    assert_array_equal(np.concatenate([strip.labels for strip in strips]), whole.labels)
+    assert_array_equal(np.concatenate([strip.confidence for strip in strips]), whole.confidence)
+    assert_array_equal(strips[1].pixels, tall[:, 256:512])
+    assert all(strip.compute_seconds > 0 for strip in strips)
 
 
 def test_a_model_that_is_not_loaded_is_refused(lane: CpuLane, plain: Path) -> None:

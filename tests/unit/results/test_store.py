@@ -229,7 +229,7 @@ def test_a_failed_sync_is_not_repeated_and_leaves_nothing(
             writer.commit()
     assert caught.value.reason == reason
     assert str(tmp_path) in caught.value.message
-    assert len(calls) == 1
+    assert 1 <= len(calls) == len(set(calls))  # no descriptor twice
     assert names(tmp_path) == []
 
 

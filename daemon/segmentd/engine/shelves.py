@@ -1,0 +1,62 @@
+"""Joins tiles to strips of whole rows, given out from the top as soon as their last tile is there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from segmentd.engine.segmenter import Band, BandResult, TileResult
+from segmentd.engine.source import BAND_STEP_ROWS
+
+
+def shelf_rows(band: Band, tile_px: int) -> int:
+    """Rows of a strip: a row of tiles where results can be written by it, else the whole band."""
+    return tile_px if tile_px % BAND_STEP_ROWS == 0 else band.stop - band.start
+
+
+class Shelves:
+    """The strips of one band.
+
+    Parameters
+    ----------
+    band : Band
+        Whose tiles come.
+    width : int
+        Of the plane, in pixels.
+    rows : int
+        Rows of a strip; the last one may have fewer. No tile lies in two strips.
+    """
+
+    def __init__(self, band: Band, width: int, rows: int) -> None:
+        self._band = band
+        self._rows = rows
+        height = band.stop - band.start
+        self._labels = np.empty((height, width), np.uint8)
+        self._confidence = np.empty((height, width), np.uint8)
+        self._missing = [min(rows, height - first) * width for first in range(0, height, rows)]
+        self._given = 0
+
+    def put(self, tile: TileResult) -> Iterator[BandResult]:
+        """Take a tile in; yields the strips that are complete now and have none missing above them."""
+        region = tile.region
+        first = region.y - self._band.start
+        window = (slice(first, first + region.height), slice(region.x, region.x + region.width))
+        self._labels[window] = tile.labels
+        self._confidence[window] = tile.confidence
+        self._missing[first // self._rows] -= region.height * region.width
+        while self._given < len(self._missing) and self._missing[self._given] == 0:
+            yield self._strip(self._given * self._rows)
+            self._given += 1
+
+    def _strip(self, first: int) -> BandResult:
+        rows = slice(first, min(first + self._rows, len(self._labels)))
+        mask = self._band.mask
+        return BandResult(
+            self._band.start + first,
+            self._labels[rows],
+            self._confidence[rows],
+            self._band.pixels[:, rows],
+            0 if mask is None else int(mask[rows].sum()),
+            0.0,
+        )
