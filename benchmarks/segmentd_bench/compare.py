@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +36,23 @@ def run(
     """
     subject = _subject(image, labels, size_px)
     model = subjects.trained_model(subject, features)
-    others: dict[str, peers.Peer] = {PLAIN: PlainPipeline(features, training.TREES, model.card.seed)}
-    others |= dict(peers.installed(training.TREES, model.card.seed))
     lane = CpuLane(threads)
-    with report.progress(len(others) + 1) as step, subjects.saved(model) as path:
-        for name, peer in others.items():
-            step(f"training {name}")
-            peer.fit(subject.pixels, subject.labels)
+    with (
+        report.progress(3) as step,
+        subjects.saved(model) as path,
+        tempfile.TemporaryDirectory(prefix="segmentd-bench-") as folder,
+    ):
+        step("training")
+        plain = PlainPipeline(features, training.TREES, model.card.seed)
+        plain.fit(subject.pixels, subject.labels)
+        others: dict[str, peers.Peer] = {PLAIN: plain}
+        left_out: dict[str, str] = {}
+        for name, make in peers.installed(training.TREES, model.card.seed, Path(folder)):
+            peer = _trained(make, subject)
+            if isinstance(peer, str):
+                left_out[name] = peer
+            else:
+                others[name] = peer
         lane.load(path)
 
         def ours() -> npt.NDArray[np.uint8]:
@@ -64,8 +78,21 @@ def run(
         "repeats": repeats,
         "ratio_to_plain": round(timings[1].cpu_median / timings[0].cpu_median, 2),
         "entries": entries,
+        "left_out": left_out,
         "machine": machine.describe(),
     }
+
+
+def _trained(make: Callable[[], peers.Peer], subject: subjects.Subject) -> peers.Peer | str:
+    """A peer that has learnt the subject, and can label it; or why it cannot run here."""
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # stdout is for the result
+            peer = make()
+            peer.fit(subject.pixels, subject.labels)
+            peer.predict(subject.pixels)
+    except Exception as error:  # somebody else's program: whatever it raises is told to the user
+        return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    return peer
 
 
 def _subject(image: Path | None, labels: Path | None, size_px: int) -> subjects.Subject:
@@ -114,6 +141,8 @@ def show(result: dict[str, Any]) -> None:
     )
     columns = ["program", "Mpx/s", "Mpx/CPU s", "x our CPU time", "spread %", "same labels %"]
     report.table(title, columns, rows, report.footer(result["machine"]))
+    for name, why in result["left_out"].items():
+        report.line(f"left out: {name} is installed but does not run here ({why})")
 
 
 def plot(result: dict[str, Any], path: Path) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -96,11 +95,13 @@ class Convpaint:
         return np.asarray(self._model.segment(pixels[0].astype(np.float32)))
 
 
-def installed(trees: int, seed: int) -> Iterator[tuple[str, Peer]]:
-    """Every peer that this installation has, by name."""
-    yield "scikit-image trainable segmentation", ScikitImage(trees, seed)
+def installed(trees: int, seed: int, folder: Path) -> Iterator[tuple[str, Callable[[], Peer]]]:
+    """Every peer that this installation has: its name, and how to make it.
+
+    `folder` takes the files that a peer wants to write. Making a peer imports it, which may fail.
+    """
+    yield "scikit-image trainable segmentation", lambda: ScikitImage(trees, seed)
     if importlib.util.find_spec("apoc"):
-        folder = tempfile.mkdtemp(prefix="segmentd-bench-")
-        yield "APOC (OpenCL)", Apoc(trees, Path(folder))
+        yield "APOC (OpenCL)", lambda: Apoc(trees, folder)
     if importlib.util.find_spec("napari_convpaint"):
-        yield "convpaint (Gaussian features)", Convpaint()
+        yield "convpaint (Gaussian features)", Convpaint
