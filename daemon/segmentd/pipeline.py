@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from segmentd import telemetry
 from segmentd.engine.lane import CpuLane
-from segmentd.engine.scheduler import Scheduler
+from segmentd.engine.scheduler import Scheduler, Slot
 from segmentd.errors import Reason, SegmentdError
 from segmentd.ingest.folder import FoundFile
 from segmentd.ingest.readers import open_image
@@ -81,10 +81,11 @@ class Pipeline:
         self._feed = feed
         self._hold = hold
 
-    async def process(self, found: FoundFile) -> None:
+    async def process(self, found: FoundFile, slot: Slot, model: str) -> None:
         """Bring one file to its end state: done, failed with a reason, or vanished.
 
-        A file that changes under our hands is left to the next scan.
+        A file that changes under our hands is left to the next scan. `slot` is given back while the image
+        waits for something that is not its fault; `model` is what the watch's model was found to be.
 
         Raises
         ------
@@ -92,7 +93,7 @@ class Pipeline:
             JOURNAL_NOT_WRITABLE: nothing more can be promised, the daemon has to end.
         """
         try:
-            records = await self._segment_with_retries(found)
+            records = await self._segment_with_retries(found, slot, model)
         except SegmentdError as error:
             if error.reason is Reason.IMAGE_CHANGED:
                 return
@@ -105,37 +106,39 @@ class Pipeline:
             )
         else:
             if records:
-                await self._record(found, ImageState.DONE, records)
+                await self._record(found, slot, ImageState.DONE, records)
             return
+        finally:
+            self._hold("")
         _log.warning("image failed", file=found.path, why=fault.message)
         if fault.reason == Reason.IMAGE_VANISHED:
-            await self._record(found, ImageState.VANISHED, [], fault)
+            await self._record(found, slot, ImageState.VANISHED, [], fault)
         else:
-            await self._record(found, ImageState.FAILED, [await self._failure(found, fault)], fault)
+            await self._record(found, slot, ImageState.FAILED, [await self._failure(found, fault)], fault)
 
-    async def _segment_with_retries(self, found: FoundFile) -> list[Segmentation]:
+    async def _segment_with_retries(self, found: FoundFile, slot: Slot, model: str) -> list[Segmentation]:
         if found.fault is not None:
             raise SegmentdError(Reason(found.fault.reason), found.fault.message, **found.fault.metadata)
         tries = 0
         while True:
             try:
-                async with self._engine.registry.lease(self._spec.model) as lease:
+                async with self._engine.registry.lease(model) as lease:
                     return await asyncio.to_thread(self._segment, found, lease)
             except SegmentdError as error:
                 if error.reason in HOLD_REASONS:
-                    await self._wait(error)
+                    await self._wait(error, slot)
                     continue
                 tries += 1
                 if error.reason is not Reason.WORKER_CRASHED or tries == TRIES:
                     raise
                 _log.warning("decoder crashed, trying again", file=found.path)
 
-    async def _wait(self, error: SegmentdError) -> None:
-        """Wait a little for the cause to go, and say why meanwhile."""
-        _log.warning("watch waits", watch=self._spec.id, why=error.message)
+    async def _wait(self, error: SegmentdError, slot: Slot) -> None:
+        """Wait a little for the cause to go, say why meanwhile, and keep nobody else waiting."""
         self._hold(error.message)
+        slot.release()
         await asyncio.sleep(HOLD_SECONDS)
-        self._hold("")
+        await slot.acquire()
 
     def _segment(self, found: FoundFile, lease: Lease) -> list[Segmentation]:
         """The blocking part; an empty list where this content has its results already."""
@@ -176,7 +179,12 @@ class Pipeline:
         )
 
     async def _record(
-        self, found: FoundFile, state: ImageState, records: list[Segmentation], fault: Fault | None = None
+        self,
+        found: FoundFile,
+        slot: Slot,
+        state: ImageState,
+        records: list[Segmentation],
+        fault: Fault | None = None,
     ) -> None:
         """Commit the image to the journal, then tell the subscribers."""
         outcome = ImageOutcome(
@@ -195,5 +203,6 @@ class Pipeline:
             except SegmentdError as error:
                 if error.reason is not Reason.DISK_FULL:
                     raise
-                await self._wait(error)
+                await self._wait(error, slot)
+        self._hold("")
         self._feed.notify()

@@ -71,7 +71,7 @@ def segment_image(
         pending: Future[None] | None = None
         for page, (index, source) in enumerate(zip(info.planes(), sources, strict=True)):
             tally = Tally(len(card.classes))
-            for band in lane.segment(lease.path, source, options, channels):
+            for band in lane.segment(lease.path, source, options, channels, digest=card.digest):
                 tally.add(band)
                 if writer is None:
                     writer = results.enter_context(_writer(target, image, card, digest.result()))

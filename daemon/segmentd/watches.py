@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from segmentd import telemetry
+from segmentd.engine.scheduler import Slot
 from segmentd.errors import Reason, SegmentdError
 from segmentd.ingest.folder import FolderWatch, FoundFile
 from segmentd.models.bundle import reference_id
@@ -15,6 +17,8 @@ from segmentd.results.feed import Feed
 from segmentd.results.images import ImageState
 from segmentd.results.journal import Journal
 from segmentd.workers import WorkerPool
+
+_log = telemetry.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,10 @@ class Watch:
         self._pipeline = Pipeline(spec, engine, pool, journal, feed, self._hold)
         self._hold_reason = ""
         self._in_hand: dict[bytes, tuple[FileStamp, asyncio.Task[None]]] = {}
+        self._delivering = 0
+        self._going_on = asyncio.Event()
+        self._going_on.set()
+        self._model = spec.model
         self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def run(self) -> None:
@@ -63,7 +71,9 @@ class Watch:
             The journal takes no more entries.
         """
         # The lease keeps the model loaded while the watch is active.
-        async with self._engine.registry.lease(self.spec.model):
+        async with self._engine.registry.lease(self.spec.model) as lease:
+            # Found once: a second model of the same name does not change what a running watch uses.
+            self._model = str(lease.path)
             folder = asyncio.create_task(self._folder.run(self._known, self._deliver))
             try:
                 await asyncio.wait([folder, self._broken], return_when=asyncio.FIRST_COMPLETED)
@@ -101,7 +111,7 @@ class Watch:
             reference_id(self.spec.model),
             counts.get(ImageState.DONE, 0),
             counts.get(ImageState.FAILED, 0),
-            folder.waiting + len(self._in_hand),
+            folder.waiting + self._delivering + len(self._in_hand),
         )
 
     def _known(self, path: bytes, stamp: FileStamp) -> bool:
@@ -110,23 +120,41 @@ class Watch:
         return self._journal.known(self.spec.id, path, stamp)
 
     async def _deliver(self, found: FoundFile) -> None:
+        self._delivering += 1
+        try:
+            slot = await self._slot_for(found)
+        finally:
+            self._delivering -= 1
+        work = self._pipeline.process(found, slot, self._model)
+        task = asyncio.create_task(work, name=f"image-{self.spec.id}")
+        self._in_hand[found.relative] = (found.stamp, task)
+        task.add_done_callback(lambda done: self._done(found, slot, done))
+
+    async def _slot_for(self, found: FoundFile) -> Slot:
         if found.relative in self._in_hand:
             # The file changed while its earlier content is in work: one after the other.
             await asyncio.wait([self._in_hand[found.relative][1]])
-        await self._engine.scheduler.acquire(self.spec.id, self.spec.priority)
-        task = asyncio.create_task(self._pipeline.process(found), name=f"image-{self.spec.id}")
-        self._in_hand[found.relative] = (found.stamp, task)
-        task.add_done_callback(lambda done: self._done(found, done))
+        await self._going_on.wait()
+        slot = Slot(self._engine.scheduler, self.spec.id, self.spec.priority)
+        await slot.acquire()
+        return slot
 
-    def _done(self, found: FoundFile, task: asyncio.Task[None]) -> None:
-        self._engine.scheduler.release()
+    def _done(self, found: FoundFile, slot: Slot, task: asyncio.Task[None]) -> None:
+        slot.release()
         del self._in_hand[found.relative]
         error = None if task.cancelled() else task.exception()
         if error is not None and not self._broken.done():
             self._broken.set_exception(error)
 
     def _hold(self, reason: str) -> None:
+        """Take up no more files while there is a reason to wait."""
+        if reason and reason != self._hold_reason:
+            _log.warning("watch waits", watch=self.spec.id, why=reason)
         self._hold_reason = reason
+        if reason:
+            self._going_on.clear()
+        else:
+            self._going_on.set()
 
 
 class Watches:

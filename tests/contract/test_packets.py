@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
 
@@ -19,9 +21,12 @@ from segmentd.compute.packets import (
     PacketForest,
     Scratch,
     choose_kernel,
+    classification,
     classify,
     compile_forest,
+    plain,
     scores,
+    warm_up,
 )
 from segmentd.compute.packets.choice import NEEDS, processor_features
 from segmentd.compute.packets.layout import LEAF
@@ -289,6 +294,44 @@ def test_a_node_has_one_parent_and_a_root_exists() -> None:
         replace(forest, nodes=np.zeros((4, 4), np.int32))
     with pytest.raises(ValueError, match="cannot vote"):
         replace(forest, roots=np.tile(forest.roots, 20))
+
+
+def test_a_leaf_counts_for_its_own_tree() -> None:
+    for name in ("two classes", "large leaves"):
+        forest = compiled(trained(name)[1])
+        roots = forest.roots.copy()
+        roots[[0, 1]] = roots[[1, 0]]
+        with pytest.raises(ValueError, match="another tree"):
+            replace(forest, roots=roots)
+    with pytest.raises(ValueError, match="another tree"):
+        replace(forest, leaf_trees=forest.leaf_trees[::-1].copy())
+    with pytest.raises(ValueError, match="does not exist"):
+        replace(forest, leaf_trees=forest.leaf_trees + np.int32(25))
+
+
+def test_threads_with_a_scratch_each_do_not_disturb_one_another() -> None:
+    forests = [trained(name)[1] for name in ("two classes", "17 classes", "large leaves")]
+    tiles = [(forests[n % 3], pixels_on_thresholds(forests[n % 3], 40, 40, seed=n)) for n in range(12)]
+    threads = threading.local()
+
+    def run(tile):
+        if not hasattr(threads, "scratch"):
+            threads.scratch = Scratch()
+        return labelled(compiled(tile[0]), tile[1], choose_kernel(), threads.scratch)
+
+    with ThreadPoolExecutor(3) as pool:
+        for (arrays, stack), found in zip(tiles, pool.map(run, tiles), strict=True):
+            assert_array_equal(found, decide(predict(arrays, stack)))
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_warming_up_leaves_nothing_to_compile(kernel: Kernel) -> None:
+    warm_up(kernel)
+    compiled_kernel = classification._RUN.get(kernel, plain.score_pixels)
+    before = len(compiled_kernel.signatures)
+    arrays = trained("two trees")[1]
+    labelled(compiled(arrays), pixels_on_thresholds(arrays, 8, 8), kernel)
+    assert len(compiled_kernel.signatures) == before
 
 
 def test_arguments_that_do_not_fit_are_refused() -> None:

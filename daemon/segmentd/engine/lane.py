@@ -25,6 +25,7 @@ from segmentd.records import ModelCard, SegmentOptions
 
 TileListener = Callable[[TileResult], None]
 WARM_UP_PX = 64
+KEPT_VERSIONS = 2
 
 
 def usable_cores() -> int:
@@ -51,7 +52,8 @@ class CpuLane:
         self.reason = reason
         self.threads = threads or usable_cores()
         self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="cpu-lane")
-        self._models: dict[Path, Predictor] = {}
+        # Newest first; the one before stays for planes that began with it.
+        self._models: dict[Path, list[Predictor]] = {}
         self._lock = threading.Lock()
 
     def load(self, path: Path) -> ModelCard:
@@ -69,7 +71,7 @@ class CpuLane:
         for core in job.tiles(band):
             job.run_tile(band, core)
         with self._lock:
-            self._models[path] = model
+            self._models[path] = [model, *self._models.get(path, [])[: KEPT_VERSIONS - 1]]
         return model.card
 
     def unload(self, path: Path) -> None:
@@ -84,6 +86,7 @@ class CpuLane:
         options: SegmentOptions,
         channels: slice = slice(None),
         on_tile: TileListener | None = None,
+        digest: str | None = None,
     ) -> Iterator[BandResult]:
         """Segment one plane: yields strips of its rows from the top as they are done.
 
@@ -102,6 +105,8 @@ class CpuLane:
         on_tile : callable, optional
             Called in this thread with each tile as it is done, in no particular order. What it raises
             ends the plane.
+        digest : str, optional
+            Of the model that is meant, where the file may have been loaded anew since; else the newest.
 
         Raises
         ------
@@ -109,7 +114,9 @@ class CpuLane:
             MODEL_UNUSABLE where the model is not loaded; what `source` raises.
         """
         with self._lock:
-            model = self._models.get(path)
+            loaded = self._models.get(path, [])
+        wanted = [one for one in loaded if digest in (None, one.card.digest)]
+        model = wanted[0] if wanted else None
         if model is None:
             raise SegmentdError(Reason.MODEL_UNUSABLE, f"{path}: the model is not loaded; load it first")
         began = time.perf_counter()

@@ -10,6 +10,27 @@ from contextlib import asynccontextmanager
 PLANES_PER_LANE = 2
 
 
+class Slot:
+    """A slot of the scheduler that may be given back for a while; `release` may be called more than once."""
+
+    def __init__(self, scheduler: Scheduler, source: str, priority: int) -> None:
+        self._scheduler = scheduler
+        self._source = source
+        self._priority = priority
+        self._held = False
+
+    async def acquire(self) -> None:
+        """Wait for the slot."""
+        await self._scheduler.acquire(self._source, self._priority)
+        self._held = True
+
+    def release(self) -> None:
+        """Give the slot back."""
+        if self._held:
+            self._held = False
+            self._scheduler.release()
+
+
 class Scheduler:
     """Hands out slots. Higher priority first; equal priorities take turns by source.
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import os
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -19,6 +21,7 @@ from segmentd.v1 import pixels_pb2
 # A plane up to this size is decoded once for all who want it; of larger ones only what is asked for.
 WHOLE_PLANE_PIXELS = 1 << 24
 CACHE_BYTES = 64 << 20
+KEPT_DIGESTS = 1000
 
 Bytes = npt.NDArray[np.uint8]
 Planes = tuple[Bytes, Bytes | None]
@@ -30,6 +33,7 @@ class PixelReader:
 
     def __init__(self) -> None:
         self._kept: OrderedDict[Key, asyncio.Future[Planes]] = OrderedDict()
+        self._digests: dict[tuple[str, int, int, int], str] = {}
 
     async def blocks(
         self, record: Segmentation, region: Region, encoding: pixels_pb2.Encoding
@@ -42,6 +46,7 @@ class PixelReader:
             RESULT_UNAVAILABLE where the segmentation failed, or its files are gone or hold no labels.
         """
         _check_readable(record)
+        await asyncio.to_thread(self._check_files, record)
         whole = record.height * record.width <= WHOLE_PLANE_PIXELS
         planes = await self._plane(record) if whole else None
         for part in split(region):
@@ -52,18 +57,51 @@ class PixelReader:
                 confidence = None if planes[1] is None else _window(planes[1], part)
             yield block_message(part, labels, confidence, encoding)
 
+    def _check_files(self, record: Segmentation) -> None:
+        """Check that the files are still those of this segmentation: a newer version takes their names."""
+        for kind in ("labels", "confidence"):
+            if kind in record.files and self._digest_of(record.files[kind]) != record.digests.get(kind):
+                raise SegmentdError(
+                    Reason.RESULT_UNAVAILABLE,
+                    f"the {kind} of version {record.version} are gone: the image was segmented again, or the "
+                    "file was changed; see the later segmentation of the same image",
+                    kind=kind,
+                )
+
+    def _digest_of(self, path: str) -> str:
+        """SHA-256 of a file, taken once for each state of it."""
+        try:
+            with Path(path).open("rb") as file:
+                stat = os.fstat(file.fileno())
+                state = (path, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+                found = self._digests.get(state)
+                if found is None:
+                    found = self._digests[state] = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise SegmentdError(
+                Reason.RESULT_UNAVAILABLE,
+                f"the result file {path} cannot be read: {error.strerror}; it was moved or deleted",
+            ) from error
+        while len(self._digests) > KEPT_DIGESTS:
+            self._digests.pop(next(iter(self._digests)), None)
+        return found
+
     async def _plane(self, record: Segmentation) -> Planes:
         """The whole plane, decoded once however many ask for it at the same time."""
-        key = await asyncio.to_thread(_key, record)
+        key = (record.files["labels"], record.digests.get("labels", ""), record.page)
         found = self._kept.get(key)
         if found is None:
-            whole = Region(0, 0, record.height, record.width)
-            found = asyncio.ensure_future(asyncio.to_thread(_read, record, whole))
+            found = asyncio.ensure_future(asyncio.to_thread(self._read_whole, record))
             self._kept[key] = found
             # Not kept: files that could not be read may come back.
             found.add_done_callback(lambda done: self._settle(key, done))
         self._kept.move_to_end(key)
         return await asyncio.shield(found)
+
+    def _read_whole(self, record: Segmentation) -> Planes:
+        planes = _read(record, Region(0, 0, record.height, record.width))
+        self._check_files(record)  # still the same, so what was read is too
+        return planes
 
     def _settle(self, key: Key, done: asyncio.Future[Planes]) -> None:
         if done.cancelled() or done.exception() is not None:
@@ -95,16 +133,6 @@ def _read(record: Segmentation, region: Region) -> Planes:
         return labels, None
     confidence = read_region(Path(record.files["confidence"]), record.page, region)
     return labels, confidence.astype(np.uint8, copy=False)
-
-
-def _key(record: Segmentation) -> Key:
-    """The plane and the state of its file: a file that was changed or removed is not served from memory."""
-    path = record.files["labels"]
-    try:
-        stat = Path(path).stat()
-    except OSError:
-        return path, "", record.page
-    return path, f"{stat.st_ino}-{stat.st_size}-{stat.st_mtime_ns}", record.page
 
 
 def _window(plane: Bytes, part: Region) -> Bytes:

@@ -49,11 +49,21 @@ class PlaneCalls:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._bytes_in_flight = 0
+        self._closed = False
+        self._calls: set[_Call] = set()
+
+    def close(self) -> None:
+        """End the calls in work with SHUTTING_DOWN, and refuse new ones."""
+        self._closed = True
+        for call in self._calls:
+            call.end()
 
     async def run(
         self, requests: AsyncIterator[pb.SegmentPlaneRequest]
     ) -> AsyncIterator[pb.SegmentPlaneResponse]:
         """Answer one call."""
+        if self._closed:
+            raise _shutting_down()
         first = await anext(aiter(requests), None)
         if first is None or first.WhichOneof("part") != "head":
             raise bad_field("head", "the first message must hold the head of the plane")
@@ -65,9 +75,14 @@ class PlaneCalls:
             with self._room(head.size_bytes):
                 source = ArraySource(await _receive(requests, head))
                 call = _Call(self._engine, lease, source, channels, head.options)
-                async for tile in call.tiles():
-                    for block in tile_blocks(tile.region, tile.labels, tile.confidence, first.head.encoding):
-                        yield pb.SegmentPlaneResponse(block=block)
+                self._calls.add(call)
+                try:
+                    async for tile in call.tiles():
+                        packing = first.head.encoding
+                        for block in tile_blocks(tile.region, tile.labels, tile.confidence, packing):
+                            yield pb.SegmentPlaneResponse(block=block)
+                finally:
+                    self._calls.discard(call)
         summary = Segmentation(
             watch="",
             source=b"",
@@ -113,37 +128,51 @@ class _Call:
     ) -> None:
         self._engine = engine
         self._path = lease.path
+        self._digest = lease.card.digest
         self._source = source
         self._channels = channels
         self._options = options
         self._given_up = False
+        self._ended = False
+        # Not bounded: all tiles together are as large as the plane's labels and confidence.
+        self._tiles: asyncio.Queue[TileResult | None] = asyncio.Queue()
         self.tally = Tally(len(lease.card.classes))
+
+    def end(self) -> None:
+        """End the call: the daemon stops."""
+        self._ended = True
+        self._tiles.put_nowait(None)
 
     async def tiles(self) -> AsyncIterator[TileResult]:
         loop = asyncio.get_running_loop()
-        # Not bounded: all tiles together are as large as the plane's labels and confidence.
-        done: asyncio.Queue[TileResult | None] = asyncio.Queue()
 
         def on_tile(tile: TileResult) -> None:
             if self._given_up:
-                raise SegmentdError(Reason.SHUTTING_DOWN, "the caller is gone")
-            loop.call_soon_threadsafe(done.put_nowait, tile)
+                raise _shutting_down()
+            loop.call_soon_threadsafe(self._tiles.put_nowait, tile)
 
         def compute() -> None:
             lane = self._engine.lane
-            for band in lane.segment(self._path, self._source, self._options, self._channels, on_tile):
+            plane = (self._path, self._source, self._options, self._channels)
+            for band in lane.segment(*plane, on_tile, self._digest):
                 self.tally.add(band)
 
         async with self._engine.scheduler.slot(SOURCE):
             work = asyncio.create_task(asyncio.to_thread(compute))
-            work.add_done_callback(lambda _: done.put_nowait(None))
+            work.add_done_callback(lambda _: self._tiles.put_nowait(None))
             try:
-                while (tile := await done.get()) is not None:
+                while (tile := await self._tiles.get()) is not None:
                     yield tile
+                if self._ended:
+                    raise _shutting_down()
                 await work
             finally:
                 self._given_up = True
                 await asyncio.wait([work])
+
+
+def _shutting_down() -> SegmentdError:
+    return SegmentdError(Reason.SHUTTING_DOWN, "the daemon is stopping; send the plane again when it is back")
 
 
 def _check_head(head: pb.SegmentPlaneRequest.Head) -> _Head:

@@ -35,6 +35,10 @@ class SegmentationService(segmentation_service_pb2_grpc.SegmentationServiceServi
         self._pixels = PixelReader()
         self.subscribers = 0
 
+    def close(self) -> None:
+        """End planes that callers sent; subscriptions end with the feed."""
+        self._planes.close()
+
     async def GetSegmentation(self, request: pb.GetSegmentationRequest, context: Context) -> pb.Segmentation:
         return event_message(await self._event(request.name))
 

@@ -60,7 +60,7 @@ class Server:
             ],
         )
         self._health = health.aio.HealthServicer()
-        segmentations = SegmentationService(engine, watches, journal, feed)
+        self._segmentations = segmentations = SegmentationService(engine, watches, journal, feed)
         server = ServerService(engine, journal, feed, lambda: segmentations.subscribers)
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(
             ModelService(engine.registry, engine.lane.name), self._grpc
@@ -100,4 +100,5 @@ class Server:
 
     async def stop(self, grace_seconds: float) -> None:
         """End: calls in work have `grace_seconds` to finish."""
+        self._segmentations.close()
         await self._grpc.stop(grace_seconds)

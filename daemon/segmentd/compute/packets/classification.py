@@ -6,24 +6,26 @@ import numpy as np
 import numpy.typing as npt
 
 from segmentd.compute.decide import decide
+from segmentd.compute.forest import ForestArrays
 from segmentd.compute.packets import kernels, plain, x86
 from segmentd.compute.packets.choice import Kernel
-from segmentd.compute.packets.job import JOB, Scratch
-from segmentd.compute.packets.layout import PACKET_EDGE, PACKET_PIXELS, PLANE_BYTES, PacketForest
+from segmentd.compute.packets.job import Scratch
+from segmentd.compute.packets.layout import (
+    PACKET_EDGE,
+    PACKET_PIXELS,
+    PLANE_BYTES,
+    PacketForest,
+    compile_forest,
+)
 
 Bytes = npt.NDArray[np.uint8]
 Features = npt.NDArray[np.float32]
 
 _ALIGNMENT = 64
-_LABEL = {
-    Kernel.AVX512: kernels.label_avx512,
-    Kernel.AVX2: kernels.label_avx2,
-    Kernel.SIMD: kernels.label_simd,
-}
-_SCORE = {
-    Kernel.AVX512: kernels.score_avx512,
-    Kernel.AVX2: kernels.score_avx2,
-    Kernel.SIMD: kernels.score_simd,
+_RUN = {
+    Kernel.AVX512: kernels.run_avx512,
+    Kernel.AVX2: kernels.run_avx2,
+    Kernel.SIMD: kernels.run_simd,
 }
 
 
@@ -74,22 +76,11 @@ def classify(
     if kernel is Kernel.PLAIN:
         labels[:], confidence[:] = decide(_plain_scores(forest, features, height, width))
         return 0
-    return int(
-        _LABEL[kernel](
-            _job(
-                forest,
-                features,
-                scratch,
-                kernel,
-                height=height,
-                width=width,
-                labels=labels.ctypes.data,
-                label_pitch=labels.strides[0],
-                confidence=confidence.ctypes.data,
-                confidence_pitch=confidence.strides[0],
-            )
-        )
-    )
+    job = _job(forest, features, height, width, scratch, kernel)
+    job["scores"] = 0
+    job["labels"], job["label_pitch"] = labels.ctypes.data, labels.strides[0]
+    job["confidence"], job["confidence_pitch"] = confidence.ctypes.data, confidence.strides[0]
+    return int(_RUN[kernel](job))
 
 
 def scores(
@@ -103,9 +94,28 @@ def scores(
     if kernel is Kernel.PLAIN:
         return _plain_scores(forest, features, height, width)
     found = np.empty((forest.class_count, height, width))
-    place = found.ctypes.data
-    _SCORE[kernel](_job(forest, features, scratch, kernel, height=height, width=width, scores=place))
+    job = _job(forest, features, height, width, scratch, kernel)
+    job["labels"], job["scores"] = 0, found.ctypes.data
+    _RUN[kernel](job)
     return found
+
+
+def warm_up(kernel: Kernel) -> None:
+    """Compile what `classify` runs, or load it from disk, so that the first tile need not wait for it."""
+    stump = ForestArrays(
+        feature=np.array([0, -1, -1], np.int32),
+        threshold=np.zeros(3),
+        left=np.array([1, -1, -1], np.int32),
+        right=np.array([2, -1, -1], np.int32),
+        value=np.array([[0.5, 0.5], [1.0, 0.0], [0.0, 1.0]]),
+        roots=np.zeros(1, np.int32),
+        feature_count=1,
+    )
+    memory = np.zeros(2 * PLANE_BYTES, np.uint8)
+    start = -memory.ctypes.data % _ALIGNMENT
+    features = memory[start : start + PLANE_BYTES].view(np.float32).reshape(1, 1, PACKET_PIXELS)
+    labels, confidence = np.zeros((2, 1, 1), np.uint8)
+    classify(compile_forest(stump, np.zeros(1, np.int32)), features, labels, confidence, Scratch(), kernel)
 
 
 def _check_features(forest: PacketForest, features: Features, height: int, width: int) -> None:
@@ -120,22 +130,17 @@ def _check_features(forest: PacketForest, features: Features, height: int, width
         raise ValueError(f"features must be contiguous float32 at a multiple of {_ALIGNMENT} bytes")
 
 
-def _job(forest: PacketForest, features: Features, scratch: Scratch, kernel: Kernel, **tile: int) -> np.void:
-    packed = kernel is Kernel.AVX2
-    fields = scratch.places(forest) | tile
-    fields |= {
-        "features": features.ctypes.data,
-        "packets": features.shape[0],
-        "packet_bytes": features.shape[1] * PLANE_BYTES,
-        "columns": -(-fields["width"] // PACKET_EDGE),
-        "row_step": x86.AVX2_ROW_STEP if packed else PACKET_EDGE,
-        "run_step": x86.AVX2_RUN_STEP if packed else PACKET_EDGE // 2,
-    }
-    job = np.zeros(1, JOB)
-    for name, value in fields.items():
-        job[name] = value
-    record: np.void = job[0]
-    return record
+def _job(
+    forest: PacketForest, features: Features, height: int, width: int, scratch: Scratch, kernel: Kernel
+) -> npt.NDArray[np.void]:
+    job = scratch.job(forest)
+    job["features"] = features.ctypes.data
+    job["packets"], job["packet_bytes"] = features.shape[0], features.shape[1] * PLANE_BYTES
+    job["height"], job["width"], job["columns"] = height, width, -(-width // PACKET_EDGE)
+    packs = kernel is Kernel.AVX2
+    job["row_step"] = x86.AVX2_ROW_STEP if packs else PACKET_EDGE
+    job["run_step"] = x86.AVX2_RUN_STEP if packs else PACKET_EDGE // 2
+    return job
 
 
 def _plain_scores(

@@ -43,7 +43,7 @@ JOB = np.dtype(
             # working memory of votes; `vote_bits` is the number of bits in the largest count
             *("votes", "vote_bits", "bit_planes", "counts"),
             # working memory of distributions
-            *("leaf_of_pixel", "sums"),
+            *("marks", "own_leaves", "leaf_counts", "means"),
             # of both: best score and label of each pixel, and the percentage of a score as it is in `most`
             *("most", "winners", "percents"),
             # not used: field names are part of the type by which numba finds a kernel on disk
@@ -60,20 +60,20 @@ class Scratch:
     def __init__(self) -> None:
         self._memory = np.empty(0, np.uint8)
         self._forest: PacketForest | None = None
-        self._tables: list[npt.NDArray[np.uint8]] = []
-        self._places: dict[str, int] = {}
+        self._job = np.zeros(1, JOB)
 
-    def places(self, forest: PacketForest) -> dict[str, int]:
-        """The fields of a `Job` that depend on the forest alone; valid until the next call."""
+    def job(self, forest: PacketForest) -> npt.NDArray[np.void]:
+        """One job, with all fields set that depend on the forest alone; the same array each time."""
         if forest is not self._forest:
             self._arrange(forest)
-        return self._places
+            self._forest = forest
+        return self._job
 
     def _arrange(self, forest: PacketForest) -> None:
         # A list holds an item for each node or leaf that pixels of the group are spread over; a vector that
         # is stored at its end runs over by less than MOST_LANES.
         list_bytes = _whole_lines(4 * (GROUP * forest.width + MOST_LANES))
-        row_bytes = forest.leaf_values.shape[1] * 8
+        value_bytes = 8 * forest.leaf_values.shape[1]
         sizes = {
             "level": 3 * list_bytes,
             "next_level": 3 * list_bytes,
@@ -94,18 +94,19 @@ class Scratch:
             }
         else:
             sizes |= {
-                "leaf_of_pixel": GROUP * forest.tree_count * 4 * PACKET_PIXELS,
-                "sums": PACKET_PIXELS * row_bytes,
+                "marks": GROUP * forest.tree_count * PACKET_PIXELS,
+                "own_leaves": GROUP * forest.tree_count * PACKET_PIXELS * 4,
+                "leaf_counts": GROUP * forest.tree_count * 4,
+                "means": PACKET_PIXELS * value_bytes,
             }
         places = self._divide(sizes)
-        self._write(places["compress_table"], compress_table().ravel())
         shares = np.arange(forest.tree_count + 1) / forest.tree_count
         percents = np.rint(100.0 * shares) if forest.pure else np.arange(256)
         self._write(places["percents"], percents.astype(np.uint8))
-        unused = ("votes", "bit_planes", "counts", "leaf_of_pixel", "sums")
-        start = self._memory.ctypes.data
-        self._places = dict.fromkeys(unused, 0) | {name: start + place for name, place in places.items()}
-        self._places |= {
+        if forest.pure:  # kernels take the votes as empty, and empty them again
+            self._write(places["votes"], np.zeros(sizes["votes"], np.uint8))
+        self._write(places["compress_table"], compress_table().ravel())
+        fields = {name: self._memory.ctypes.data + place for name, place in places.items()} | {
             "nodes": forest.nodes.ctypes.data,
             "roots": forest.roots.ctypes.data,
             "trees": forest.tree_count,
@@ -115,10 +116,12 @@ class Scratch:
             "vote_bits": forest.tree_count.bit_length(),
             "leaf_trees": forest.leaf_trees.ctypes.data,
             "leaf_values": forest.leaf_values.ctypes.data,
-            "value_bytes": row_bytes,
+            "value_bytes": value_bytes,
             "list_bytes": list_bytes,
         }
-        self._forest = forest
+        self._job[:] = 0
+        for name, value in fields.items():
+            self._job[name] = value
 
     def _divide(self, sizes: dict[str, int]) -> dict[str, int]:
         """Offsets in the memory, each at a cache line of its own."""

@@ -82,6 +82,7 @@ class PacketForest:
             raise ValueError("a child of a node lies before it")
         if np.any(np.bincount(numbers[inner]) > 1):
             raise ValueError("a node has two parents")
+        self._check_trees_of_leaves(numbers, inner, parents)
 
     def _check_arrays(self) -> None:
         arrays = (self.nodes, self.roots, self.leaf_trees, self.leaf_values)
@@ -99,6 +100,23 @@ class PacketForest:
             raise ValueError("a leaf names a tree that does not exist")
         for array in arrays:
             array.flags.writeable = False
+
+    def _check_trees_of_leaves(
+        self, numbers: npt.NDArray[np.int32], inner: npt.NDArray[np.bool_], parents: npt.NDArray[np.int64]
+    ) -> None:
+        """A tree is given room for 64 leaves in a packet, so no leaf may count for another tree."""
+        count = len(self.nodes)
+        above = np.arange(count)
+        below_node = inner & (parents >= 0)
+        above[numbers[below_node]] = parents[below_node]
+        while np.any(above != above[above]):
+            above = above[above]  # twice as far up
+        trees = np.full(count, -1)
+        trees[numbers[2 * count :][inner[2 * count :]]] = np.flatnonzero(inner[2 * count :])
+        owners = np.concatenate([np.tile(trees[above], 2), np.arange(self.tree_count)])[~inner]
+        leaves = numbers[~inner]
+        if np.any(owners != (leaves % self.vote_places if self.pure else self.leaf_trees[leaves])):
+            raise ValueError("a leaf is of another tree than it says, or hangs on no tree")
 
     @property
     def tree_count(self) -> int:

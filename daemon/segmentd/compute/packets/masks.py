@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from segmentd.compute.packets.layout import PACKET_PIXELS, TREES_AT_ONCE, VALUES_AT_ONCE
@@ -71,7 +72,7 @@ def _add_bits(builder: Builder, a: Value, b: Value, c: Value) -> tuple[Value, Va
 
 @intrinsic
 def count_eight(typing_context, masks, planes):
-    """Add the masks of eight trees to a count of votes.
+    """Add the masks of eight trees to a count of votes, and empty them for the next packets.
 
     A mask here is a row of `GROUP` uint64, one for each packet; so is each of the eight bit planes at
     `planes`, lowest first: bit i of plane b is bit b of pixel i's count. Adding bit by bit, for 256 pixels
@@ -88,19 +89,30 @@ def count_eight(typing_context, masks, planes):
         # The bits of one weight: three become a sum and a carry until two are left for the old count. It
         # comes last since the count of the eight trees before may not be done yet.
         bits = [load(builder, _MASKS, row(masks, tree), 32) for tree in range(TREES_AT_ONCE)]
+        for tree in range(TREES_AT_ONCE):
+            store(builder, none, row(masks, tree), 32)
         for plane in range(BIT_PLANES):
             carries = []
             while len(bits) > 2:
-                total, carry = _add_bits(builder, *bits[:3])
-                bits = [*bits[3:], total]
+                a, b, c, *others = bits
+                total, carry = _add_bits(builder, a, b, c)
+                bits = [*others, total]
                 carries.append(carry)
-            bits += [none] * (2 - len(bits))
-            total, carry = _add_bits(builder, *bits, load(builder, _MASKS, row(planes, plane), 32))
+            a, b = bits if len(bits) == 2 else (*bits, none)
+            total, carry = _add_bits(builder, a, b, load(builder, _MASKS, row(planes, plane), 32))
             store(builder, total, row(planes, plane), 32)
             bits = [*carries, carry]
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64), emit
+
+
+def _where_set(builder: Builder, mask_bytes: Value) -> Value:
+    """A mask of 8 bytes as 64 bytes of 0 or -1."""
+    lanes = constant(I32, [lane // 8 for lane in range(PACKET_PIXELS)])
+    own_bit = constant(I8, [1 << lane % 8 for lane in range(PACKET_PIXELS)])
+    chosen = builder.and_(builder.shuffle_vector(mask_bytes, mask_bytes, lanes), own_bit)
+    return builder.sext(builder.icmp_unsigned("==", chosen, own_bit), _BYTES)
 
 
 @intrinsic
@@ -111,16 +123,25 @@ def append_bit(typing_context, counts, mask):
         counts, mask = arguments
         doubled = load(builder, _BYTES, counts, 64)
         doubled = builder.add(doubled, doubled)
-        # Byte i // 8 of the mask to lane i, then the lane's own bit of it.
-        mask_bytes = load(builder, ir.VectorType(I8, 8), mask, 8)
-        lanes = constant(I32, [lane // 8 for lane in range(PACKET_PIXELS)])
-        own_bit = constant(I8, [1 << lane % 8 for lane in range(PACKET_PIXELS)])
-        chosen = builder.and_(builder.shuffle_vector(mask_bytes, mask_bytes, lanes), own_bit)
-        is_set = builder.sext(builder.icmp_unsigned("==", chosen, own_bit), _BYTES)
+        is_set = _where_set(builder, load(builder, ir.VectorType(I8, 8), mask, 8))
         store(builder, builder.sub(doubled, is_set), counts, 64)
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64), emit
+
+
+@intrinsic
+def mark(typing_context, number, mask, numbers):
+    """Put `number` (0..63) in those of 64 bytes at `numbers` whose bit of `mask` is set; they must be 0."""
+
+    def emit(context, builder, signature, arguments):
+        number, mask, numbers = arguments
+        is_set = _where_set(builder, builder.bitcast(mask, ir.VectorType(I8, 8)))
+        marks = builder.and_(is_set, spread(builder, builder.trunc(number, I8), PACKET_PIXELS))
+        store(builder, builder.or_(load(builder, _BYTES, numbers, 64), marks), numbers, 64)
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 3), emit
 
 
 @intrinsic
@@ -140,34 +161,33 @@ def elect(typing_context, counts, label, most, labels):
 
 
 @intrinsic
-def put_where(typing_context, number, low, high, numbers):
-    """Store `number` in those of 64 int32 at `numbers` whose bit is set in the halves `low`, `high`."""
+def average_eight(typing_context, marks, leaves, values, value_bytes, trees, means):
+    """Mean over the trees of four class values each for eight pixels, added up in the order of the trees.
+
+    For each tree there are 64 bytes at `marks`, of which the eight pixels have the first eight: which of 64
+    uint32 at `leaves` is a pixel's leaf. Leaf n has its values at `values + n * value_bytes`, pixel n its
+    means at `means + n * value_bytes`.
+    """
 
     def emit(context, builder, signature, arguments):
-        number, low, high, numbers = arguments
-        own_bit = constant(I32, [1 << lane for lane in range(8)])
-        number = spread(builder, builder.trunc(number, I32), 8)
-        for row in range(PACKET_PIXELS // 8):
-            half = builder.trunc((low, high)[row // 4], I32)
-            byte = spread(builder, builder.lshr(half, ir.Constant(I32, 8 * (row % 4))), 8)
-            is_set = builder.icmp_unsigned("==", builder.and_(byte, own_bit), own_bit)
-            target = builder.add(numbers, _int(32 * row))
-            old = load(builder, own_bit.type, target, 32)
-            store(builder, builder.select(is_set, number, old), target, 32)
-        return context.get_dummy_value()
-
-    return types.void(*[types.int64] * 4), emit
-
-
-@intrinsic
-def add_values(typing_context, values, sums):
-    """Add four float64 to those at `sums`."""
-
-    def emit(context, builder, signature, arguments):
-        values, sums = arguments
+        marks, leaves, values, value_bytes, trees, means = arguments
         four = ir.VectorType(DOUBLE, VALUES_AT_ONCE)
-        total = builder.fadd(load(builder, four, sums, 32), load(builder, four, values, 8))
-        store(builder, total, sums, 32)
+        sums = [cgutils.alloca_once(builder, four) for _ in range(8)]
+        for place in sums:
+            builder.store(ir.Constant(four, [0.0] * VALUES_AT_ONCE), place)
+        with cgutils.for_range(builder, trees, intp=I64) as loop:
+            own_marks = builder.add(marks, builder.mul(loop.index, _int(PACKET_PIXELS)))
+            own_leaves = builder.add(leaves, builder.mul(loop.index, _int(4 * PACKET_PIXELS)))
+            for pixel, place in enumerate(sums):
+                number = builder.zext(load(builder, I8, builder.add(own_marks, _int(pixel)), 1), I64)
+                entry = builder.add(own_leaves, builder.mul(number, _int(4)))
+                row = builder.mul(builder.zext(load(builder, I32, entry, 4), I64), value_bytes)
+                value = load(builder, four, builder.add(values, row), 8)
+                builder.store(builder.fadd(builder.load(place), value), place)
+        count = spread(builder, builder.sitofp(trees, DOUBLE), VALUES_AT_ONCE)
+        for pixel, place in enumerate(sums):
+            mean = builder.fdiv(builder.load(place), count)
+            store(builder, mean, builder.add(means, builder.mul(_int(pixel), value_bytes)), 32)
         return context.get_dummy_value()
 
-    return types.void(types.int64, types.int64), emit
+    return types.void(*[types.int64] * 6), emit

@@ -35,25 +35,31 @@ def put_labels(job, packet, labels, most):
     `labels` and `most` are 64 bytes each, in the order of bits; `job.percents` says what of `most` to write.
     """
     top, left, rows, columns = place_of_packet(job, packet)
-    label = job.labels + top * job.label_pitch + left
-    percent = job.confidence + top * job.confidence_pitch + left
-    label_pitch, confidence_pitch, percents, run_step = (
-        job.label_pitch,
-        job.confidence_pitch,
-        job.percents,
-        job.run_step,
-    )
+    percents, run_step = job.percents, job.run_step
     for row in range(rows):
+        label = job.labels + (top + row) * job.label_pitch + left
+        percent = job.confidence + (top + row) * job.confidence_pitch + left
         bit = bit_of_pixel(job, row, 0)
-        for start in range(0, columns, _RUN):
-            if columns - start >= _RUN:
-                store_four_bytes(label + start, load_u32(labels + bit))
-                for column in range(_RUN):
-                    store_u8(percent + start + column, load_u8(percents + load_u8(most + bit + column)))
-            else:
-                for column in range(columns - start):
-                    store_u8(label + start + column, load_u8(labels + bit + column))
-                    store_u8(percent + start + column, load_u8(percents + load_u8(most + bit + column)))
+        if columns == PACKET_EDGE:
+            _put_run(label, percent, labels + bit, most + bit, percents, _RUN)
             bit += run_step
-        label += label_pitch
-        percent += confidence_pitch
+            _put_run(label + _RUN, percent + _RUN, labels + bit, most + bit, percents, _RUN)
+        else:
+            _put_run(label, percent, labels + bit, most + bit, percents, min(columns, _RUN))
+            bit += run_step
+            _put_run(label + _RUN, percent + _RUN, labels + bit, most + bit, percents, columns - _RUN)
+
+
+@register_jitable(error_model="numpy")
+def _put_run(label, percent, labels, most, percents, count):
+    """Write `count` pixels, four at most."""
+    if count == _RUN:
+        store_four_bytes(label, load_u32(labels))
+        four = load_u8(percents + load_u8(most))
+        for column in range(1, _RUN):
+            four |= load_u8(percents + load_u8(most + column)) << 8 * column
+        store_four_bytes(percent, four)
+    else:
+        for column in range(count):
+            store_u8(label + column, load_u8(labels + column))
+            store_u8(percent + column, load_u8(percents + load_u8(most + column)))

@@ -33,7 +33,7 @@ ALL = -1
 LARGEST_INNER_CODE = 2**31 - 1
 
 ITEM_BYTES = 4
-_CACHE_LINE = 64
+CACHE_LINE = 64
 _START_STEP = 8 // PACKET_STEP
 
 
@@ -81,10 +81,10 @@ def walk_group(job, first, count, lines, compare, split, lanes):
         next_end = next_level
         batch = level
         while batch < end:
-            stop = min(ahead + lines * _CACHE_LINE, ahead_end)
+            stop = min(ahead + lines * CACHE_LINE, ahead_end)
             while ahead < stop:
                 prefetch(ahead)
-                ahead += _CACHE_LINE
+                ahead += CACHE_LINE
             size = min(ITEM_BYTES * BATCH, end - batch)
             place = 0
             while place < size:

@@ -36,6 +36,9 @@ AVX2_LANES, AVX512_LANES = 8, 16
 AVX2_ROW_STEP, AVX2_RUN_STEP = 4, 16
 """Order of the bits of `compare_avx2`, see `output.bit_of_pixel`."""
 
+_GREATER_OR_EQUAL = ir.Constant(I8, 29)
+"""Ordered. Threshold >= feature and not feature <= threshold: only the second operand can be in memory."""
+
 Compressor = Callable[[Builder, Value, Value, list[Value]], list[Value]]
 """Compress vectors alike: (builder, lanes to keep, address of the table, vectors)."""
 
@@ -62,7 +65,8 @@ def compare_avx2(typing_context, features, threshold, low, high):
         rows = []
         for row in range(8):
             values = load(builder, limit.type, builder.add(features, ir.Constant(I64, 32 * row)), 32)
-            rows.append(builder.sext(builder.fcmp_ordered("<=", values, limit), lanes))
+            below = call(builder, "llvm.x86.avx.cmp.ps.256", limit.type, limit, values, _GREATER_OR_EQUAL)
+            rows.append(builder.bitcast(below, lanes))
         for four, target in zip((rows[:4], rows[4:]), targets, strict=True):
             pairs = [call(builder, "llvm.x86.avx2.packssdw", words, *four[i : i + 2]) for i in (0, 2)]
             packed = call(builder, "llvm.x86.avx2.packsswb", flags, *pairs)

@@ -1,0 +1,250 @@
+"""The way of one image: every end it can come to, with a real journal, store, lane and decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from segmentd import pipeline
+from segmentd.engine.lane import CpuLane
+from segmentd.errors import Reason, SegmentdError
+from segmentd.records import Fault, SegmentationState
+from segmentd.results.images import ImageState
+from segmentd.results.journal import Journal
+from segmentd.results.store import ResultWriter
+from segmentd.workers import WorkerPool
+
+from .pipeline_bench import PIXELS, Act, Bench, Hooks
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[WorkerPool]:
+    with WorkerPool(1) as started:
+        yield started
+
+
+@pytest.fixture
+def hooks(pool: WorkerPool, monkeypatch: pytest.MonkeyPatch) -> Hooks:
+    hooks = Hooks()
+    monkeypatch.setattr(pipeline, "HOLD_SECONDS", 0.0)
+    monkeypatch.setattr(pool, "call", hooks.before(hooks.pool, pool.call))
+    monkeypatch.setattr(CpuLane, "segment", hooks.before(hooks.lane, CpuLane.segment))
+    monkeypatch.setattr(Journal, "record", hooks.before(hooks.record, Journal.record))
+    monkeypatch.setattr(ResultWriter, "commit", hooks.before(hooks.commit, ResultWriter.commit))
+    return hooks
+
+
+@pytest.fixture
+def bench(tmp_path: Path, pool: WorkerPool, hooks: Hooks) -> Iterator[Bench]:
+    lane = CpuLane(1)
+    made = Bench(tmp_path, pool, lane)
+    yield made
+    made.journal.close()
+    lane.close()
+
+
+def failing(reason: Reason) -> Act:
+    def fail() -> None:
+        raise SegmentdError(reason, f"it is {reason}")
+
+    return fail
+
+
+BOTH = ["a.tif.confidence.ome.tif", "a.tif.labels.ome.tif"]
+
+
+async def test_an_image_becomes_files_and_an_event(bench: Bench) -> None:
+    bench.write()
+    found = bench.found()
+    assert not bench.journal.known("hot", b"a.tif", found.stamp)
+    await bench.process(found)
+    (event,) = bench.events()
+    segmentation = event.segmentation
+    assert (segmentation.watch, segmentation.source, segmentation.source_path) == (
+        "hot",
+        b"a.tif",
+        found.path,
+    )
+    assert (segmentation.state, segmentation.version) == (SegmentationState.SUCCEEDED, 1)
+    assert (segmentation.height, segmentation.width) == PIXELS.shape
+    assert sum(segmentation.label_pixel_counts) == PIXELS.size
+    assert segmentation.source_time == pytest.approx(found.stamp.mtime_ns / 1e9)
+    assert segmentation.latency_seconds > 0
+    assert bench.results() == BOTH
+    assert bench.journal.known("hot", b"a.tif", found.stamp)
+    assert bench.held == []
+
+
+async def test_planes_of_a_stack_are_published_together(bench: Bench) -> None:
+    bench.write(pixels=np.stack([PIXELS, PIXELS // 2]), imagej=True, metadata={"axes": "TYX"})
+    await bench.process(bench.found())
+    planes = [event.segmentation for event in bench.events()]
+    assert [(plane.plane.time, plane.page, plane.plane_count) for plane in planes] == [(0, 0, 2), (1, 1, 2)]
+    assert len({tuple(plane.files.items()) for plane in planes}) == 1
+
+
+async def test_the_same_content_is_not_published_again(bench: Bench) -> None:
+    path = bench.write()
+    await bench.process(bench.found())
+    path.write_bytes(path.read_bytes())
+    touched = bench.found()
+    await bench.process(touched)
+    assert len(bench.events()) == 1
+    assert bench.journal.known("hot", b"a.tif", touched.stamp)
+
+
+async def test_new_content_is_a_new_version(bench: Bench) -> None:
+    for version, pixels in ((1, PIXELS), (2, PIXELS.T), (3, PIXELS)):
+        bench.write(pixels=pixels)
+        await bench.process(bench.found())
+        assert bench.events()[-1].segmentation.version == version
+    assert bench.results() == BOTH
+
+
+async def test_what_ingest_found_wrong_fails_without_a_look(bench: Bench, hooks: Hooks) -> None:
+    bench.write()
+    hooks.pool.append(lambda: pytest.fail("it was opened"))
+    fault = Fault(Reason.IMAGE_INCOMPLETE, "a.tif is incomplete", {"file": "a.tif"})
+    await bench.process(bench.found(fault=fault))
+    assert bench.the_fault() == fault
+    assert bench.results() == []
+
+
+@pytest.mark.parametrize(
+    ("pixels", "reason"),
+    [
+        (PIXELS.astype(np.uint16), "PIXEL_TYPE_MISMATCH"),
+        (np.stack([PIXELS] * 3, -1), "CHANNEL_COUNT_MISMATCH"),
+    ],
+)
+async def test_what_does_not_fit_the_model_fails_and_leaves_no_file(
+    bench: Bench, pixels: Any, reason: str
+) -> None:
+    bench.write("sub/a.tif", pixels)
+    await bench.process(bench.found("sub/a.tif"))
+    assert bench.the_fault().reason == reason
+    assert "sub/a.tif" in bench.the_fault().message
+    assert not bench.spec.results.exists() or bench.results() == []
+
+
+async def test_a_decoder_that_crashes_is_tried_three_times(bench: Bench, hooks: Hooks) -> None:
+    bench.write()
+    hooks.pool += [failing(Reason.WORKER_CRASHED)] * 2
+    await bench.process(bench.found())
+    assert bench.events()[0].segmentation.state is SegmentationState.SUCCEEDED
+
+    bench.write(pixels=PIXELS.T)
+    hooks.pool += [failing(Reason.WORKER_CRASHED)] * 4
+    await bench.process(bench.found())
+    last = bench.events()[-1].segmentation
+    assert last.fault is not None
+    assert (last.fault.reason, last.version) == (Reason.WORKER_CRASHED, 2)
+    assert len(hooks.pool) == 1
+    assert bench.results() == BOTH, "the results of the content before stay"
+
+
+@pytest.mark.parametrize("reason", [Reason.WORKER_DEADLINE, Reason.WORKER_MEMORY, Reason.IMAGE_CORRUPT])
+async def test_other_faults_of_decoding_are_final(bench: Bench, hooks: Hooks, reason: Reason) -> None:
+    bench.write()
+    hooks.pool += [lambda: None, lambda: None, failing(reason)]  # inspect, digest, read
+    await bench.process(bench.found())
+    assert bench.the_fault().reason == reason
+    assert bench.results() == []
+
+
+@pytest.mark.parametrize("reason", [Reason.DISK_FULL, Reason.RESULTS_NOT_WRITABLE])
+async def test_a_full_disk_holds_the_watch_and_fails_nothing(
+    bench: Bench, hooks: Hooks, reason: Reason
+) -> None:
+    bench.write()
+    hooks.commit += [failing(reason)] * 3
+    await bench.process(bench.found())
+    (event,) = bench.events()
+    assert event.segmentation.state is SegmentationState.SUCCEEDED
+    assert bench.held == [f"it is {reason}"] * 3
+    assert bench.reason == ""
+    assert bench.results() == BOTH
+
+
+async def test_a_full_disk_of_the_journal_holds_what_is_done(bench: Bench, hooks: Hooks) -> None:
+    bench.write()
+    hooks.record += [failing(Reason.DISK_FULL)] * 2
+    hooks.lane += [lambda: None, lambda: pytest.fail("it was computed again")]
+    await bench.process(bench.found())
+    assert len(bench.events()) == 1
+    assert bench.held == ["it is DISK_FULL"] * 2
+    assert bench.reason == ""
+
+
+async def test_a_missing_model_holds_the_watch(bench: Bench) -> None:
+    bench.write()
+    model = bench.folder / "models" / "cells.segmodel"
+    data = model.read_bytes()
+    model.unlink()
+    bench.while_held = lambda: model.write_bytes(data) and None
+    await bench.process(bench.found())
+    assert "there is no model 'cells'" in bench.held[0]
+    assert len(bench.held) == 1
+    assert bench.reason == ""
+    assert bench.events()[0].segmentation.state is SegmentationState.SUCCEEDED
+
+
+async def test_a_file_that_changes_under_our_hands_leaves_no_trace(bench: Bench, hooks: Hooks) -> None:
+    path = bench.write()
+    found = bench.found()
+    hooks.lane.append(lambda: path.write_bytes(path.read_bytes() + b"more") and None)
+    await bench.process(found)
+    assert bench.events() == []
+    assert bench.results() == []
+    assert not bench.journal.known("hot", b"a.tif", found.stamp)
+    assert not bench.journal.known("hot", b"a.tif", bench.found().stamp)
+
+
+async def test_a_file_that_changed_before_its_turn_leaves_no_trace(bench: Bench) -> None:
+    bench.write()
+    found = bench.found()
+    bench.write(pixels=PIXELS.T)
+    await bench.process(found)
+    assert bench.events() == []
+
+
+async def test_a_file_that_goes_away_is_no_failure_and_may_come_back(bench: Bench, hooks: Hooks) -> None:
+    path = bench.write()
+    found, away = bench.found(), bench.folder / "away.tif"
+    hooks.lane.append(lambda: path.rename(away) and None)
+    await bench.process(found)
+    assert bench.events() == []
+    assert bench.results() == []
+    assert bench.journal.counts("hot")[ImageState.VANISHED] == 1
+    away.rename(path)
+    assert not bench.journal.known("hot", b"a.tif", found.stamp)
+    await bench.process(bench.found())
+    assert len(bench.events()) == 1
+
+
+async def test_mistakes_of_ours_fail_the_image_and_tell_subscribers_nothing_internal(
+    bench: Bench, hooks: Hooks
+) -> None:
+    bench.write()
+
+    def fail() -> None:
+        raise RuntimeError("secret detail")
+
+    hooks.lane.append(fail)
+    await bench.process(bench.found())
+    fault = bench.the_fault()
+    assert fault.reason == Reason.INTERNAL
+    assert "secret" not in fault.message
+    assert bench.results() == []
+
+
+async def test_a_broken_journal_ends_it(bench: Bench, hooks: Hooks) -> None:
+    bench.write()
+    hooks.record.append(failing(Reason.JOURNAL_NOT_WRITABLE))
+    with pytest.raises(SegmentdError) as error:
+        await bench.process(bench.found())
+    assert error.value.reason is Reason.JOURNAL_NOT_WRITABLE
