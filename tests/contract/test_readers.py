@@ -303,7 +303,7 @@ def test_files_that_change_while_they_are_read_are_found_out(pool: WorkerPool, t
         with pytest.raises(SegmentdError, match=r"x\.tif was changed"):
             image.check_unchanged()
         path.unlink()
-        with pytest.raises(SegmentdError, match=r"x\.tif is not there any more") as caught:
+        with pytest.raises(SegmentdError, match=r"x\.tif is not there") as caught:
             image.check_unchanged()
     assert caught.value.reason is Reason.IMAGE_VANISHED
 
@@ -423,7 +423,7 @@ def test_incomplete_files_are_not_opened(pool: WorkerPool, tmp_path: Path) -> No
 
 
 def test_a_file_that_is_not_there(pool: WorkerPool, tmp_path: Path) -> None:
-    with pytest.raises(SegmentdError, match="is not there any more") as caught:
+    with pytest.raises(SegmentdError, match="is not there") as caught:
         open_image(pool, tmp_path / "x.tif")
     assert caught.value.reason is Reason.IMAGE_VANISHED
 

@@ -191,7 +191,7 @@ def _opened(opener: Callable[[], int], name: str) -> int:
         text = f"{name} is a link, a folder or a device and not a file; put the file itself there"
         raise SegmentdError(Reason.IMAGE_UNSUPPORTED, text, file=name) from error
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise SegmentdError(Reason.IMAGE_VANISHED, f"{name} is not there any more", file=name) from error
+        raise SegmentdError(Reason.IMAGE_VANISHED, f"{name} is not there", file=name) from error
     except OSError as error:
         text = f"{name} cannot be opened ({error.strerror}); make it readable for the account of the daemon"
         raise SegmentdError(Reason.IMAGE_UNREADABLE, text, file=name) from error

@@ -220,8 +220,8 @@ def _upgrade(connection: sqlite3.Connection) -> None:
 def _damaged(path: Path, detail: str) -> SegmentdError:
     return SegmentdError(
         Reason.JOURNAL_DAMAGED,
-        f"the journal {path} is damaged: {detail}. Restore its folder from a backup, or move it away and "
-        "run `segmentd rebuild-journal`, which makes a new one from the result files.",
+        f"the journal {path} is damaged: {detail}. Restore its folder from a backup, or move it away: "
+        "a new one is begun, and images whose results are there are segmented once more.",
         path=str(path),
     )
 

@@ -7,7 +7,7 @@ import asyncio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segmentd.engine.scheduler import Scheduler
+from segmentd.engine.scheduler import Scheduler, Slot
 
 
 async def served(scheduler: Scheduler, asks: list[tuple[str, int]]) -> list[str]:
@@ -60,6 +60,20 @@ async def test_a_slot_handed_to_a_waiter_that_gives_up_at_once_goes_on() -> None
     await asyncio.gather(quitter, return_exceptions=True)
     await asyncio.wait_for(scheduler.acquire("c"), 1)
     assert scheduler.in_flight == 1
+
+
+async def test_a_slot_may_be_given_back_for_a_while_and_more_than_once() -> None:
+    scheduler = Scheduler(1)
+    held = Slot(scheduler, "held", 0)
+    await held.acquire()
+    held.release()
+    held.release()
+    assert scheduler.in_flight == 0
+    async with scheduler.slot("other"):
+        assert scheduler.in_flight == 1
+    await held.acquire()
+    held.release()
+    assert scheduler.in_flight == 0
 
 
 @settings(max_examples=40, deadline=None)
