@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from numba import config
 
-from segmentd.compute.packets import Kernel, choose_kernel
+from segmentd.compute.packets import Kernel, choose_kernel, warm_up
+from segmentd.compute.packets.choice import can_be_compiled
 from segmentd.errors import Reason, SegmentdError
 
 AVX512 = "+avx2,+avx512f,+avx512bw,+avx512dq,+avx512vl"
@@ -58,3 +59,14 @@ def test_what_cannot_be_had_is_an_error(wanted: str, message: str, monkeypatch: 
     with pytest.raises(SegmentdError, match=message) as caught:
         choose_kernel()
     assert caught.value.reason is Reason.BAD_CONFIGURATION
+
+
+def test_code_that_cannot_be_compiled_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config, "CPU_FEATURES", "+neon")
+    can_be_compiled.cache_clear()
+    try:
+        with pytest.raises(ValueError, match="cannot run the kernel avx2"):
+            warm_up(Kernel.AVX2)
+        assert can_be_compiled(Kernel.AVX512)
+    finally:
+        can_be_compiled.cache_clear()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from enum import StrEnum
+from functools import cache
 
 from llvmlite import binding
 from numba import config
@@ -67,3 +68,12 @@ def choose_kernel(wanted: str | None = None) -> Kernel:
             f"{VARIABLE} = {wanted}: this processor has no {', '.join(sorted(missing))}; leave it out",
         )
     return Kernel(wanted)
+
+
+@cache
+def can_be_compiled(kernel: Kernel) -> bool:
+    """Whether LLVM can compile a kernel for this processor, be it slow.
+
+    AVX2 code names instructions of that processor; what the other kernels name LLVM can spell out.
+    """
+    return kernel is not Kernel.AVX2 or NEEDS[kernel] <= processor_features()

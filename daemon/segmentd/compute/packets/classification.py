@@ -8,7 +8,7 @@ import numpy.typing as npt
 from segmentd.compute.decide import decide
 from segmentd.compute.forest import ForestArrays
 from segmentd.compute.packets import kernels, plain, x86
-from segmentd.compute.packets.choice import Kernel
+from segmentd.compute.packets.choice import Kernel, can_be_compiled
 from segmentd.compute.packets.job import Scratch
 from segmentd.compute.packets.layout import (
     PACKET_EDGE,
@@ -64,7 +64,7 @@ def classify(
     Raises
     ------
     ValueError
-        An array has the wrong shape, type or layout.
+        An array has the wrong shape, type or layout, or the processor cannot run the kernel.
     """
     height, width = labels.shape
     _check_features(forest, features, height, width)
@@ -133,6 +133,8 @@ def _check_features(forest: PacketForest, features: Features, height: int, width
 def _job(
     forest: PacketForest, features: Features, height: int, width: int, scratch: Scratch, kernel: Kernel
 ) -> npt.NDArray[np.void]:
+    if not can_be_compiled(kernel):
+        raise ValueError(f"this processor cannot run the kernel {kernel}; ask `choose_kernel` for one")
     job = scratch.job(forest)
     job["features"] = features.ctypes.data
     job["packets"], job["packet_bytes"] = features.shape[0], features.shape[1] * PLANE_BYTES

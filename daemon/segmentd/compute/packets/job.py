@@ -10,14 +10,15 @@ import numpy.typing as npt
 
 from segmentd.compute.packets.layout import PACKET_PIXELS, PacketForest
 from segmentd.compute.packets.masks import BIT_PLANES, GROUP
-from segmentd.compute.packets.walk import BATCH_BYTES, MOST_LANES
+from segmentd.compute.packets.walk import BATCH_BYTES, CACHE_LINE, MOST_LANES
 from segmentd.compute.packets.x86 import compress_table
-
-_CACHE_LINE = 64
 
 
 def _digest_of_sources() -> str:
-    """Numba keeps a kernel on disk until the file it is in changes; this makes the other files count too."""
+    """Changes with every file of this package.
+
+    Numba keeps a kernel on disk until the file that it is in changes, and takes no notice of what it calls.
+    """
     digest = hashlib.sha256()
     for source in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(source.read_bytes())
@@ -65,6 +66,7 @@ class Scratch:
     def job(self, forest: PacketForest) -> npt.NDArray[np.void]:
         """One job, with all fields set that depend on the forest alone; the same array each time."""
         if forest is not self._forest:
+            self._forest = None
             self._arrange(forest)
             self._forest = forest
         return self._job
@@ -129,8 +131,8 @@ class Scratch:
         for name, size in sizes.items():
             places[name], end = end, end + _whole_lines(size)
         if end > self._memory.size:
-            memory = np.empty(end + _CACHE_LINE, np.uint8)
-            self._memory = memory[-memory.ctypes.data % _CACHE_LINE :][:end]
+            memory = np.empty(end + CACHE_LINE, np.uint8)
+            self._memory = memory[-memory.ctypes.data % CACHE_LINE :][:end]
         return places
 
     def _write(self, place: int, table: npt.NDArray[np.uint8]) -> None:
@@ -138,4 +140,4 @@ class Scratch:
 
 
 def _whole_lines(size: int) -> int:
-    return -(-size // _CACHE_LINE) * _CACHE_LINE
+    return -(-size // CACHE_LINE) * CACHE_LINE

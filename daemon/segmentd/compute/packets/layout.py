@@ -170,8 +170,7 @@ def compile_forest(forest: ForestArrays, plane_of_feature: npt.NDArray[np.intege
         raise ValueError(f"plane_of_feature must be {forest.feature_count} integers, one for each feature")
     if np.any((forest.value < 0) | (forest.value > 1)):
         raise ValueError("a class distribution has values outside 0..1")
-    parents_of_nodes = np.concatenate([forest.left[inner], forest.right[inner], forest.roots])
-    if np.bincount(parents_of_nodes).max() > 1:
+    if np.bincount(np.concatenate([forest.left[inner], forest.right[inner], forest.roots])).max() > 1:
         raise ValueError("a node of the forest has two parents")
 
     order, leaves, trees = _level_order(forest)

@@ -43,7 +43,7 @@ def walk_group(job, first, count, lines, compare, split, lanes):
 
     Parameters
     ----------
-    job : Job
+    job : record of `job.JOB`
         What and where.
     first, count : int
         The packets; `GROUP` at most.

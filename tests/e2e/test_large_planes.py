@@ -1,0 +1,103 @@
+"""A plane larger than the memory it may take flows through by bands."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+from segmentd.ingest.readers import open_image
+from segmentd.records import PlaneIndex
+from segmentd.workers import WorkerPool
+
+from .daemon import environment
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+
+EDGE = 16_000
+TILE = 256
+MOST_GROWTH_MIB = 400
+
+
+def write_plane(path: Path, edge: int) -> None:
+    """A uint16 plane of blobs, written tile by tile."""
+    rng = np.random.default_rng(0)
+    yy, xx = np.mgrid[:TILE, :TILE]
+    blob = 9000 * np.exp(-((yy - 128) ** 2 + (xx - 128) ** 2) / 2500)
+    kinds = [(800 + scale * blob + rng.normal(0, 60, blob.shape)).astype(np.uint16) for scale in (0, 0.4, 1)]
+    across = -(-edge // TILE)
+
+    def tiles() -> Iterator[np.ndarray]:
+        for number in range(across * across):
+            yield kinds[(number * 7 + number // across) % 3]
+
+    tifffile.imwrite(
+        path,
+        tiles(),
+        shape=(edge, edge),
+        dtype="uint16",
+        tile=(TILE, TILE),
+        compression="zlib",
+        photometric="minisblack",
+    )
+
+
+def anonymous_mib(pid: int) -> int:
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) // 1024 for line in lines if line.startswith("RssAnon")), 0)
+
+
+def peak_of_segmenting(image: Path, model: Path, out: Path) -> int:
+    """Largest anonymous memory of `segmentd segment`, in MiB."""
+    command = [
+        sys.executable,
+        "-m",
+        "segmentd",
+        "segment",
+        str(image),
+        "--model",
+        str(model),
+        "--out",
+        str(out),
+    ]
+    process = subprocess.Popen(command, env=environment(out))
+    peak = 0
+    try:
+        while process.poll() is None:
+            peak = max(peak, anonymous_mib(process.pid))
+            time.sleep(0.02)
+    finally:
+        process.kill()
+    assert process.returncode == 0
+    return peak
+
+
+@pytest.mark.timeout(600)
+def test_memory_does_not_grow_with_the_plane(blobs_model: Path, tmp_path: Path) -> None:
+    small, large = tmp_path / "small.tif", tmp_path / "large.tif"
+    write_plane(small, 512)
+    write_plane(large, EDGE)
+    base = peak_of_segmenting(small, blobs_model, tmp_path / "out")
+    peak = peak_of_segmenting(large, blobs_model, tmp_path / "out")
+    assert peak - base < MOST_GROWTH_MIB
+    labels = tifffile.imread(tmp_path / "out" / "large.tif.labels.ome.tif")
+    assert labels.shape == (EDGE, EDGE)
+    assert (labels.min(), labels.max()) == (1, 2)
+    # Where a band ends it looks as inside a band: the same pixels in memory have the same labels, but for
+    # the last bits of features, since another part of the plane has another common grey level.
+    with WorkerPool(1) as pool, open_image(pool, large) as image:
+        part = image.read_rows(PlaneIndex(), 1024 - 300, 1024 + 300)[0, :, :600]
+    tifffile.imwrite(tmp_path / "part.tif", part)
+    assert peak_of_segmenting(tmp_path / "part.tif", blobs_model, tmp_path / "out") > 0
+    alone = tifffile.imread(tmp_path / "out" / "part.tif.labels.ome.tif")
+    inside = (slice(100, 500), slice(100, 500))
+    assert np.mean(alone[inside] == labels[1024 - 300 : 1024 + 300, :600][inside]) > 0.999
