@@ -17,6 +17,7 @@ from segmentd.records import PlaneIndex
 from segmentd.workers import WorkerPool
 
 from .daemon import environment
+from .images import blobs
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
@@ -27,10 +28,7 @@ MOST_GROWTH_MIB = 400
 
 def write_plane(path: Path, edge: int) -> None:
     """A uint16 plane of blobs, written tile by tile."""
-    rng = np.random.default_rng(0)
-    yy, xx = np.mgrid[:TILE, :TILE]
-    blob = 9000 * np.exp(-((yy - 128) ** 2 + (xx - 128) ** 2) / 2500)
-    kinds = [(800 + scale * blob + rng.normal(0, 60, blob.shape)).astype(np.uint16) for scale in (0, 0.4, 1)]
+    kinds = [blobs(seed, (TILE, TILE)) for seed in (1, 2, 3)]
     across = -(-edge // TILE)
 
     def tiles() -> Iterator[np.ndarray]:

@@ -16,6 +16,7 @@ from segmentd.records import Region, SegmentOptions
 
 Bytes = npt.NDArray[np.uint8]
 DEFAULT_TILE_PX = 512
+FEW_CLASSES = 8
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,10 @@ class Tally:
 
     def add(self, band: BandResult) -> None:
         """Count one band."""
-        self._counts += np.bincount(band.labels.ravel(), minlength=len(self._counts))
+        if self.class_count <= FEW_CLASSES:  # bincount would first make eight bytes of every label
+            self._counts += [np.count_nonzero(band.labels == value) for value in range(len(self._counts))]
+        else:
+            self._counts += np.bincount(band.labels.ravel(), minlength=len(self._counts))
         self._confidence_sum += int(band.confidence.sum(dtype=np.int64))
         self.masked_pixels += band.masked_pixels
         self.compute_seconds += band.compute_seconds
