@@ -174,7 +174,7 @@ def latency(
     count = frames or (100 if saturate else 60)
 
     def run() -> outcome.Measured:
-        from segmentd.engine.lane import usable_cores
+        from segmentd.settings.values import usable_cores
         from segmentd_bench import latency
         from segmentd_bench import saturate as saturation
 
@@ -208,7 +208,7 @@ def wire(
     feature_set = options.choice("--features", features, options.FEATURE_SETS)
 
     def run() -> outcome.Measured:
-        from segmentd.engine.lane import usable_cores
+        from segmentd.settings.values import usable_cores
         from segmentd_bench import wire
 
         return wire, wire.run(size, feature_set, threads or usable_cores(), repeats, limit, folder)
@@ -250,7 +250,7 @@ def load(
         raise options.refused("--subscribers", "must be more than --slow and --stopped together")
 
     def run() -> outcome.Measured:
-        from segmentd.engine.lane import usable_cores
+        from segmentd.settings.values import usable_cores
         from segmentd_bench import load
 
         plan = load.Plan(

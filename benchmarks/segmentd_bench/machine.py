@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from segmentd import __version__
-from segmentd.engine.lane import processor_name, usable_cores
+from segmentd.engine.lane import processor_name
+from segmentd.settings.values import usable_cores
 
 LIBRARIES = ("numpy", "scipy", "scikit-learn", "opencv-python-headless", "numba", "llvmlite", "grpcio")
 

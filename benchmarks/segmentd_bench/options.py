@@ -74,7 +74,7 @@ def tiles(text: str) -> list[int | None]:
 
 def threads(text: str) -> list[int]:
     """Comma separated numbers of threads, or `all` cores."""
-    from segmentd.engine.lane import usable_cores
+    from segmentd.settings.values import usable_cores
 
     words = (str(usable_cores()) if word == ALL else word for word in text.split(","))
     return [_number("--threads", word, 1, MOST_THREADS) for word in words]

@@ -86,8 +86,8 @@ def _demo(out: Path) -> int:
 def _train(data: Path, out: Path) -> str:
     from segmentd.cli import show
     from segmentd.cli.classes_file import read_classes
-    from segmentd.engine.lane import usable_cores
     from segmentd.models import bundle
+    from segmentd.settings.values import usable_cores
     from segmentd.training_jobs import TrainingRequest, match_pairs, train_model
     from segmentd.workers import WorkerPool
 

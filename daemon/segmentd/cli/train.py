@@ -69,8 +69,8 @@ def _train(
     from segmentd.cli.classes_file import read_classes
     from segmentd.compute.features import feature_sets
     from segmentd.compute.normalize import METHODS
-    from segmentd.engine.lane import usable_cores
     from segmentd.models import bundle
+    from segmentd.settings.values import usable_cores
     from segmentd.training_jobs import TrainingRequest, match_pairs, train_model
     from segmentd.workers import WorkerPool
 

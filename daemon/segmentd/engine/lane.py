@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import threading
 import time
@@ -22,15 +21,11 @@ from segmentd.engine.source import ArraySource, PlaneSource, bands
 from segmentd.errors import Reason, SegmentdError
 from segmentd.models import bundle
 from segmentd.records import ModelCard, SegmentOptions
+from segmentd.settings.values import usable_cores
 
 TileListener = Callable[[TileResult], None]
 WARM_UP_PX = 64
 KEPT_VERSIONS = 2
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def processor_name() -> str:

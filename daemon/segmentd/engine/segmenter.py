@@ -162,8 +162,3 @@ class Band:
     def pixels(self) -> npt.NDArray[np.generic]:
         """Rows start..stop-1 of all channels."""
         return self.window[:, self.start - self.low : self.stop - self.low]
-
-    @property
-    def masked_pixels(self) -> int:
-        """Pixels that are NaN or infinite in a channel that the model uses."""
-        return 0 if self.mask is None else int(self.mask.sum())
