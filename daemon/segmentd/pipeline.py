@@ -151,7 +151,8 @@ class Pipeline:
                     return []
                 version = self._journal.next_version(spec.id, found.relative, digest)
             target = Target(spec.results, found.relative, spec.outputs)
-            records = segment_image(image, lease, self._engine.lane, spec.options, target)
+            lane, recent = self._engine.lane, self._feed.recent
+            records = segment_image(image, lease, lane, spec.options, target, recent=recent)
         return [self._about(found, record, version) for record in records]
 
     async def _failure(self, found: FoundFile, fault: Fault) -> Segmentation:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -21,6 +22,7 @@ from segmentd.ingest.readers import OpenImage
 from segmentd.models.fit import used_channels
 from segmentd.models.registry import Lease
 from segmentd.records import ModelCard, PlaneIndex, Segmentation, SegmentationState, SegmentOptions
+from segmentd.results.recent import FreshPlane, RecentPlanes
 from segmentd.results.store import ResultWriter
 
 # Smaller planes are read whole.
@@ -46,8 +48,18 @@ def segment_image(
     options: SegmentOptions,
     target: Target,
     report: Report = lambda index: None,
+    recent: RecentPlanes | None = None,
 ) -> list[Segmentation]:
     """Segment all planes of an image and make its results durable; blocks.
+
+    Parameters
+    ----------
+    image, lease, lane, options, target
+        What to segment, with which model, where, how, and where the results go.
+    report : callable
+        Told of each plane that was computed.
+    recent : RecentPlanes, optional
+        Keeps the last planes for those who want to see them at once.
 
     Returns
     -------
@@ -62,6 +74,7 @@ def segment_image(
     card, info = lease.card, image.info
     channels = used_channels(card, info.pixel_type, info.channel_names, image.name)
     records: list[Segmentation] = []
+    fresh: deque[FreshPlane] = deque()
     writer: ResultWriter | None = None
     # On an error the background ends before the writer throws away what it wrote.
     with ExitStack() as results, ThreadPoolExecutor(1, thread_name_prefix="results") as background:
@@ -71,14 +84,21 @@ def segment_image(
         pending: Future[None] | None = None
         for page, (index, source) in enumerate(zip(info.planes(), sources, strict=True)):
             tally = Tally(len(card.classes))
+            plane = FreshPlane(page, with_confidence="confidence" in target.outputs)
+            keep = recent is not None and recent.fits(info.height * info.width)
             for band in lane.segment(lease.path, source, options, channels, digest=card.digest):
                 tally.add(band)
+                if keep:
+                    plane.add(band.labels, band.confidence)
                 if writer is None:
                     writer = results.enter_context(_writer(target, image, card, digest.result()))
                 if pending is not None:
                     pending.result()
                 pending = background.submit(_write, writer, index, band)
             records.append(_record_of(image, card, lane, page, index, tally))
+            if recent is not None and keep:
+                fresh.append(plane)
+                recent.trim(fresh)
             report(index)
         if writer is None or pending is None:
             raise SegmentdError(Reason.IMAGE_CORRUPT, f"{image.name} has no planes; save it again")
@@ -88,6 +108,8 @@ def segment_image(
             written = writer.commit()
     files = {kind: str(file.path) for kind, file in written.items()}
     hashes = {kind: file.sha256 for kind, file in written.items()}
+    if recent is not None and "labels" in hashes:
+        recent.keep(files, hashes, fresh)
     return [replace(record, files=files, digests=hashes) for record in records]
 
 

@@ -16,6 +16,7 @@ from segmentd.errors import Reason, SegmentdError
 from segmentd.records import ResultEvent
 from segmentd.results.events import EventPage
 from segmentd.results.journal import Journal
+from segmentd.results.recent import RecentPlanes
 
 _BATCH = 64
 _CURSOR = re.compile(r"([0-9a-f]{10})-(0|[1-9][0-9]{0,17})")
@@ -35,10 +36,16 @@ class Feed:
     ----------
     journal : Journal
         Open; `notify` is called after each of its commits.
+
+    Attributes
+    ----------
+    recent : RecentPlanes
+        Pixels of what was published last, so that live subscribers get them without delay.
     """
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
+        self.recent = RecentPlanes()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._changed = asyncio.Event()
         self._closed = False

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from segmentd.errors import Reason, SegmentdError
 from segmentd.imagefile import read_region
 from segmentd.records import Region, Segmentation, SegmentationState
+from segmentd.results.recent import Planes, RecentPlanes
 from segmentd.rpc.blocks import block_message, split
 from segmentd.v1 import pixels_pb2
 
@@ -24,14 +25,17 @@ CACHE_BYTES = 64 << 20
 KEPT_DIGESTS = 1000
 
 Bytes = npt.NDArray[np.uint8]
-Planes = tuple[Bytes, Bytes | None]
 Key = tuple[str, str, int]
 
 
 class PixelReader:
-    """Reads labels and confidence block by block; belongs to one event loop."""
+    """Reads labels and confidence block by block; belongs to one event loop.
 
-    def __init__(self) -> None:
+    Planes that were published last come from memory, `recent`.
+    """
+
+    def __init__(self, recent: RecentPlanes) -> None:
+        self._recent = recent
         self._kept: OrderedDict[Key, asyncio.Future[Planes]] = OrderedDict()
         self._digests: dict[tuple[str, int, int, int], str] = {}
 
@@ -46,9 +50,11 @@ class PixelReader:
             RESULT_UNAVAILABLE where the segmentation failed, or its files are gone or hold no labels.
         """
         _check_readable(record)
-        await asyncio.to_thread(self._check_files, record)
-        whole = record.height * record.width <= WHOLE_PLANE_PIXELS
-        planes = await self._plane(record) if whole else None
+        planes = await asyncio.to_thread(self._recent.get, record.files, record.digests, record.page)
+        if planes is None:
+            await asyncio.to_thread(self._check_files, record)
+            if record.height * record.width <= WHOLE_PLANE_PIXELS:
+                planes = await self._plane(record)
         for part in split(region):
             if planes is None:
                 labels, confidence = await asyncio.to_thread(_read, record, part)

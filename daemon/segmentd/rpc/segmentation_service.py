@@ -32,7 +32,7 @@ class SegmentationService(segmentation_service_pb2_grpc.SegmentationServiceServi
         self._journal = journal
         self._feed = feed
         self._planes = PlaneCalls(engine)
-        self._pixels = PixelReader()
+        self._pixels = PixelReader(feed.recent)
         self.subscribers = 0
 
     def close(self) -> None:
