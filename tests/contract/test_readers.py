@@ -309,12 +309,24 @@ def test_files_that_change_while_they_are_read_are_found_out(pool: WorkerPool, t
 
 
 def test_a_file_cut_while_it_is_read_is_changed_and_not_corrupt(pool: WorkerPool, tmp_path: Path) -> None:
-    path = write_tiff(tmp_path / "x.tif", RNG.integers(0, 9, (40, 50), dtype=np.uint8), compression="zlib")
+    pages = RNG.integers(0, 9, (2, 40, 50), dtype=np.uint8)
+    path = write_tiff(tmp_path / "x.tif", pages, compression="zlib")
     with open_image(pool, path) as image:
         os.truncate(path, 300)
         with pytest.raises(SegmentdError) as caught:
-            image.read_plane(PlaneIndex())
+            image.read_plane(PlaneIndex(z=1))
     assert caught.value.reason is Reason.IMAGE_CHANGED
+
+
+def test_a_small_file_takes_one_call(pool: WorkerPool, tmp_path: Path) -> None:
+    pixels = RNG.integers(0, 9, (2, 40, 50), dtype=np.uint8)
+    path = write_tiff(tmp_path / "x.tif", pixels)
+    with WorkerPool(1) as closing, open_image(closing, path) as image:
+        closing.close()
+        assert image.content_digest == hashlib.sha256(path.read_bytes()).hexdigest()
+        np.testing.assert_array_equal(image.read_plane(PlaneIndex()).pixels[0], pixels[0])
+        with pytest.raises(SegmentdError):
+            image.read_plane(PlaneIndex(z=1))
 
 
 def test_only_the_file_that_was_found_is_opened(pool: WorkerPool, tmp_path: Path) -> None:
@@ -406,11 +418,8 @@ def test_damaged_pixels_are_a_fault_and_no_zeros(pool: WorkerPool, tmp_path: Pat
             start, size = tiff.pages.first.dataoffsets[1], tiff.pages.first.databytecounts[1]
         data[start : start + size] = bytes(size)
         path.write_bytes(data)
-        with (
-            open_image(pool, path) as image,
-            pytest.raises(SegmentdError, match="cannot be decoded") as caught,
-        ):
-            image.read_plane(PlaneIndex())
+        with pytest.raises(SegmentdError, match="cannot be decoded") as caught:
+            open_image(pool, path)
         assert caught.value.reason is Reason.IMAGE_CORRUPT
 
 

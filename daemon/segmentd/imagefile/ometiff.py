@@ -15,11 +15,12 @@ are filled in at the end.
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import repeat
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import IO, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -61,8 +62,9 @@ class OmeTiffWriter:
         table = (image.page_count, _tiles(image.height), _tiles(image.width))
         self._offsets = np.zeros(table, np.uint64)
         self._sizes = np.zeros(table, np.uint64)
-        self._write_directories()
-        self._end = file.seek(0, 2)
+        directories = self._directories()
+        self._tables = _find_tables(directories)
+        self._end = file.write(directories.getvalue())
 
     def write_plane(self, pixels: npt.NDArray[np.generic]) -> None:
         """Append the next plane: (Y, X), or (C, Y, X) in a file of several channels."""
@@ -118,12 +120,14 @@ class OmeTiffWriter:
         if error is None:
             self.close()
 
-    def _write_directories(self) -> None:
+    def _directories(self) -> io.BytesIO:
+        """Return the beginning of the file: in memory, since the library takes many small steps."""
         import tifffile  # not at the top: the client's start-up pays for it otherwise
 
         image, size = self._image, self._image.pixel_size
         known = bool(size.x_um and size.y_um and size.x_um > 0 and size.y_um > 0)
-        with tifffile.TiffWriter(self._file, bigtiff=_needs_bigtiff(image), byteorder="<", ome=False) as tiff:
+        head = io.BytesIO()
+        with tifffile.TiffWriter(head, bigtiff=_needs_bigtiff(image), byteorder="<", ome=False) as tiff:
             tiff.write(
                 repeat(b"", self._sizes.size),
                 shape=(image.page_count, image.height, image.width),
@@ -137,6 +141,7 @@ class OmeTiffWriter:
                 metadata=None,
                 software=False,
             )
+        return head
 
     def _append(self, page: int, rows: npt.NDArray[np.generic]) -> None:
         """Write one row of tiles of a page at the end of the file."""
@@ -150,14 +155,28 @@ class OmeTiffWriter:
         self._end += int(sizes.sum())
 
     def _fill_tables(self) -> None:
-        import tifffile
+        for tables, *numbers in zip(self._tables, self._offsets, self._sizes, strict=True):
+            for table, values in zip(tables, numbers, strict=True):
+                self._file.seek(table.offset)
+                self._file.write(values.astype(table.dtype).tobytes())
 
-        self._file.seek(0)
-        with tifffile.TiffFile(self._file) as tiff:
-            for page, offsets, sizes in zip(tiff.pages, self._offsets, self._sizes, strict=True):
-                tags = page.aspage().tags
-                tags["TileOffsets"].overwrite(offsets.ravel().tolist())
-                tags["TileByteCounts"].overwrite(sizes.ravel().tolist())
+
+class _Table(NamedTuple):
+    """Where in the file a table of a page is, and the type of its numbers."""
+
+    offset: int
+    dtype: str
+
+
+def _find_tables(directories: io.BytesIO) -> list[list[_Table]]:
+    """Find the tables of each page: the offsets of its tiles, and their sizes in bytes."""
+    import tifffile
+
+    names = ("TileOffsets", "TileByteCounts")
+    directories.seek(0)
+    with tifffile.TiffFile(directories) as tiff:
+        tags = [[page.aspage().tags[name] for name in names] for page in tiff.pages]
+    return [[_Table(tag.valueoffset, f"<u{tag.valuebytecount // tag.count}") for tag in page] for page in tags]
 
 
 def _tiles(length: int) -> int:

@@ -6,7 +6,6 @@ descriptor.
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable
 from functools import cached_property
@@ -30,6 +29,8 @@ BASE_SECONDS = 10.0
 INSPECTED_BYTES_PER_SECOND = 100e6
 DECODED_BYTES_PER_SECOND = 25e6
 DIGESTED_BYTES_PER_SECOND = 10e6
+# Smaller files are looked into, digested and decoded with one call.
+SMALL_FILE_BYTES = 2 << 20
 MAX_CHANNELS = 65_536
 
 
@@ -55,9 +56,13 @@ class OpenImage:
         self.name = name
         self.stamp = confine.stamp_of(fd)
         seconds = BASE_SECONDS + self.stamp.size_bytes / INSPECTED_BYTES_PER_SECOND
-        value = self._call("inspect", seconds).value
-        self.info = _frame_info(value, name)
-        self.row_block = _row_block(value, self.info)
+        small = self.stamp.size_bytes <= SMALL_FILE_BYTES
+        reply = self._call("take_in" if small else "inspect", seconds)
+        self.info = _frame_info(reply.value, name)
+        self.row_block = _row_block(reply.value, self.info)
+        self._digest = str(reply.value.get("digest", ""))
+        # Of a small file the first plane came along; it is handed out once.
+        self._first = [self._checked(reply, self.info.height)] if reply.arrays else []
 
     def __enter__(self) -> Self:
         return self
@@ -76,6 +81,8 @@ class OpenImage:
     @cached_property
     def content_digest(self) -> str:
         """SHA-256 of the file's bytes, as hex digits; read once, in a worker."""
+        if self._digest:
+            return self._digest
         seconds = BASE_SECONDS + self.stamp.size_bytes / DIGESTED_BYTES_PER_SECOND
         return str(self._call("digest", seconds).value)
 
@@ -92,6 +99,8 @@ class OpenImage:
         SegmentdError
             `IMAGE_CORRUPT` and the like, or a fault of the worker.
         """
+        if self._first and index == PlaneIndex():
+            return Plane(self.info, index, self._first.pop())
         return Plane(self.info, index, self._decoded("read_plane", index, 0, self.info.height))
 
     def read_rows(self, index: PlaneIndex, start: int, stop: int) -> npt.NDArray[np.generic]:
@@ -108,13 +117,17 @@ class OpenImage:
         sizes = ((index.scene, info.scenes), (index.time, info.size_t), (index.z, info.size_z))
         if not all(0 <= number < size for number, size in sizes):
             raise IndexError(f"{self.name} has no plane {index}")
-        shape = (info.channel_count, stop - start, info.width)
-        nbytes = np.dtype(info.pixel_type.value).itemsize * math.prod(shape)
         place = {"scene": index.scene, "time": index.time, "z": index.z, "start": start, "stop": stop}
-        arrays = self._call(function, BASE_SECONDS + nbytes / DECODED_BYTES_PER_SECOND, place).arrays
-        if [(values.shape, values.dtype.name) for values in arrays] != [(shape, info.pixel_type.value)]:
+        nbytes = np.dtype(info.pixel_type.value).itemsize * info.channel_count * (stop - start) * info.width
+        reply = self._call(function, BASE_SECONDS + nbytes / DECODED_BYTES_PER_SECOND, place)
+        return self._checked(reply, stop - start)
+
+    def _checked(self, reply: Reply, rows: int) -> npt.NDArray[np.generic]:
+        """Return the one array of a reply, which must be `rows` rows of a plane."""
+        expected = ((self.info.channel_count, rows, self.info.width), self.info.pixel_type.value)
+        if [(values.shape, values.dtype.name) for values in reply.arrays] != [expected]:
             raise SegmentdError(Reason.WORKER_CRASHED, f"{self.name}: its decoder returned another plane")
-        return arrays[0]
+        return reply.arrays[0]
 
     def check_unchanged(self) -> None:
         """Check that the file is still the one that was opened, under its name and in its content.
