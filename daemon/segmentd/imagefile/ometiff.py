@@ -176,7 +176,9 @@ def _find_tables(directories: io.BytesIO) -> list[list[_Table]]:
     directories.seek(0)
     with tifffile.TiffFile(directories) as tiff:
         tags = [[page.aspage().tags[name] for name in names] for page in tiff.pages]
-    return [[_Table(tag.valueoffset, f"<u{tag.valuebytecount // tag.count}") for tag in page] for page in tags]
+    return [
+        [_Table(tag.valueoffset, f"<u{tag.valuebytecount // tag.count}") for tag in page] for page in tags
+    ]
 
 
 def _tiles(length: int) -> int:

@@ -1,43 +1,31 @@
 """File events of a folder from inotify, collected for a task of the event loop.
 
 Events only shorten the delay until the next scan. Their own thread puts them into an inbox that cannot grow
-without bound; when something is lost, the inbox asks for a scan.
+without bound; when something is lost, the inbox asks for a scan. The library watchdog would not do: of an
+overflow it only logs a line, folders made meanwhile stay without a watch, and no subfolder can be left out
+(that of the results, where most of what happens is our own doing).
 """
 
 from __future__ import annotations
 
-import logging
+import errno
 import os
+import select
 import threading
 import time
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from watchdog.events import (
-    DirCreatedEvent,
-    DirMovedEvent,
-    FileClosedEvent,
-    FileCreatedEvent,
-    FileMovedEvent,
-    FileSystemEvent,
-    FileSystemEventHandler,
-)
-from watchdog.observers.inotify import InotifyObserver
-
-# Of a folder that watchdog finds twice while a tree is copied; the second finding does no harm.
-warnings.filterwarnings("ignore", "Callback with id", RuntimeWarning)
+from segmentd import telemetry
+from segmentd.ingest import inotify
+from segmentd.ingest.inotify import Event, Inotify
 
 MAX_PATHS = 10_000
-JOIN_SECONDS = 5.0
-# Writing itself is not listened to: a file that is written is looked at again anyway.
-KINDS: list[type[FileSystemEvent]] = [
-    FileCreatedEvent,
-    FileClosedEvent,
-    FileMovedEvent,
-    DirCreatedEvent,
-    DirMovedEvent,
-]
+MAX_HALF_MOVED = 1000
+# What a folder in the tree may answer that was deleted, or is none of the daemon's business.
+PASSED_OVER = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ELOOP, errno.ENAMETOOLONG)
+
+_log = telemetry.get_logger(__name__)
 
 
 @dataclass
@@ -118,68 +106,138 @@ class Inbox:
 class FolderEvents:
     """Listens to a folder until `stop`; paths in the inbox are relative to it.
 
-    Raises OSError when made, if the system has no more watches or instances of inotify to give.
+    Parameters
+    ----------
+    folder : bytes
+        Absolute path.
+    recursive : bool
+        Whether to listen to subfolders, also those that are made later.
+    skip : set of bytes
+        Relative paths of folders to leave out.
+    inbox : Inbox
+        Where the mail goes.
+
+    Attributes
+    ----------
+    overflows : int
+        How often events were lost.
+
+    Raises
+    ------
+    OSError
+        The folder is not there, or the system has no more watches or instances of inotify to give.
     """
 
-    def __init__(self, folder: bytes, recursive: bool, inbox: Inbox) -> None:
-        # inotify would watch a link itself and not the folder it leads to
-        real = os.path.realpath(folder)
+    def __init__(self, folder: bytes, recursive: bool, skip: frozenset[bytes], inbox: Inbox) -> None:
+        self._folder = os.path.realpath(folder)  # a link itself would not be watched
+        self._recursive = recursive
+        self._skip = skip
         self._inbox = inbox
-        self._losses = _Losses(inbox)
-        self._observer = InotifyObserver()
-        handler = _Handler(real, inbox)
-        self._observer.schedule(handler, os.fsdecode(real), recursive=recursive, event_filter=KINDS)
-        logging.getLogger("watchdog").addHandler(self._losses)
+        self._paths: dict[int, bytes] = {}  # of the watches
+        self._half_moved: dict[int, bytes] = {}  # old path by the cookie of the rename
+        self._alive = True
+        self.overflows = 0
+        self._inotify = Inotify()
+        self._stop_reader, self._stop_writer = os.pipe2(os.O_CLOEXEC)
         try:
-            self._observer.start()
+            self._root = self._inotify.add(self._folder)
+            self._watch(b"")
         except BaseException:
-            logging.getLogger("watchdog").removeHandler(self._losses)
-            self._observer.unschedule_all()
+            self._close()
             raise
+        self._thread = threading.Thread(target=self._run, name="file-events", daemon=True)
+        self._thread.start()
 
     def alive(self) -> bool:
-        """Whether the threads still run; they end when something unforeseen happens to them."""
-        emitters = self._observer.emitters
-        return self._observer.is_alive() and bool(emitters) and all(one.is_alive() for one in emitters)
+        """Whether events still come; they end with the folder, or when the system has no more watches."""
+        return self._alive
 
     def stop(self) -> None:
-        """End the threads; blocks for a moment."""
-        logging.getLogger("watchdog").removeHandler(self._losses)
-        self._observer.stop()
-        self._observer.join(JOIN_SECONDS)
+        """End the thread; blocks for a moment."""
+        os.write(self._stop_writer, b"x")
+        self._thread.join()
+        self._close()
 
+    def _close(self) -> None:
+        self._inotify.close()
+        os.close(self._stop_reader)
+        os.close(self._stop_writer)
 
-class _Handler(FileSystemEventHandler):
-    """Turns events into mail."""
+    def _run(self) -> None:
+        waiting = select.poll()
+        waiting.register(self._inotify, select.POLLIN)
+        waiting.register(self._stop_reader, select.POLLIN)
+        try:
+            while self._stop_reader not in (fd for fd, _ in waiting.poll()):
+                for event in self._inotify.read():
+                    self._take(event)
+        except OSError as error:
+            _log.warning("file events ended", folder=self._folder, why=error.strerror)
+            self._end()
 
-    def __init__(self, folder: bytes, inbox: Inbox) -> None:
-        self._prefix = folder + b"/"
-        self._inbox = inbox
-
-    def dispatch(self, event: FileSystemEvent) -> None:
-        moved = isinstance(event, FileMovedEvent | DirMovedEvent)
-        path = self._relative(event.dest_path if moved else event.src_path)
-        if not path:
-            return
-        if event.is_directory:
-            self._inbox.folder(path)
-        elif moved:
-            self._inbox.moved(self._relative(event.src_path), path)
-        else:
-            self._inbox.file(path, isinstance(event, FileClosedEvent))
-
-    def _relative(self, path: bytes | str) -> bytes:
-        """Return the path below the folder, empty for others."""
-        raw = os.fsencode(path)
-        return raw[len(self._prefix) :] if raw.startswith(self._prefix) else b""
-
-
-class _Losses(logging.Handler):
-    """Asks for a scan when watchdog warns: that is how it tells of an overflow or a failed watch."""
-
-    def __init__(self, inbox: Inbox) -> None:
-        super().__init__(logging.WARNING)
-        self._inbox = inbox
-
-    def emit(self, record: logging.LogRecord) -> None:
+    def _end(self) -> None:
+        self._alive = False
         self._inbox.lost()
+
+    def _take(self, event: Event) -> None:
+        if event.mask & inotify.OVERFLOW:
+            self.overflows += 1
+            _log.warning("file events were lost, looking at the whole folder", folder=self._folder)
+            self._watch(b"")  # folders that were made meanwhile; first the watch, then the look
+            self._inbox.lost()
+        elif event.mask & inotify.IGNORED:
+            self._paths.pop(event.watch, None)
+            if event.watch == self._root:
+                self._end()
+        elif event.name and event.watch in self._paths:
+            below = self._paths[event.watch]
+            path = below + b"/" + event.name if below else event.name
+            if event.mask & inotify.OF_A_FOLDER:
+                self._take_folder(event, path)
+            else:
+                self._take_file(event, path)
+
+    def _take_folder(self, event: Event, path: bytes) -> None:
+        if event.mask & inotify.MOVED_FROM:
+            gone = [watch for watch, below in self._paths.items() if _is_within(below, path)]
+            for watch in gone:
+                self._inotify.remove(watch)
+                del self._paths[watch]
+        elif event.mask & (inotify.CREATED | inotify.MOVED_TO) and self._recursive:
+            self._watch(path)
+            self._inbox.folder(path)
+
+    def _take_file(self, event: Event, path: bytes) -> None:
+        if event.mask & inotify.MOVED_FROM:
+            if len(self._half_moved) >= MAX_HALF_MOVED:
+                self._half_moved.clear()  # they left the folder, and no second half will come
+            self._half_moved[event.cookie] = path
+        elif event.mask & inotify.MOVED_TO and event.cookie in self._half_moved:
+            self._inbox.moved(self._half_moved.pop(event.cookie), path)
+        else:
+            self._inbox.file(path, closed=bool(event.mask & inotify.CLOSED_AFTER_WRITING))
+
+    def _watch(self, start: bytes) -> None:
+        """Watch a folder in the tree and what lies below it."""
+        pending = [start]
+        while pending:
+            path = pending.pop()
+            if path in self._skip:
+                continue
+            try:
+                self._paths[self._inotify.add(os.path.join(self._folder, path))] = path  # noqa: PTH118 (bytes)
+                if self._recursive:
+                    pending += self._subfolders(path)
+            except OSError as error:
+                if error.errno not in PASSED_OVER:
+                    raise
+
+    def _subfolders(self, path: bytes) -> Iterator[bytes]:
+        with os.scandir(os.path.join(self._folder, path)) as entries:  # noqa: PTH118 (bytes)
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    yield path + b"/" + entry.name if path else entry.name
+
+
+def _is_within(path: bytes, folder: bytes) -> bool:
+    return path == folder or path.startswith(folder + b"/")

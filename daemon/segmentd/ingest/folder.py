@@ -102,7 +102,7 @@ class FolderWatch:
         self._clock = clock or MonotonicClock()
         self._folder = os.fsencode(spec.folder)
         self._wanted = input_filter(spec.include)
-        self._skip = _results_within(spec)
+        self._skip = _own_folders(spec)
         self._settle = Settle(spec.settle_seconds, spec.give_up_seconds)
         self._state, self._state_reason = "starting", ""
         self._mode, self._mode_reason = "poll", ""
@@ -136,7 +136,7 @@ class FolderWatch:
         """
         retry_seconds = FIRST_RETRY_SECONDS
         while True:
-            listener = Listener(self._folder, self._spec.recursive, self._spec.poll, self._clock.now)
+            listener = self._listener()
             try:
                 identity = await self._disk(self._identity)
                 await listener.start()
@@ -153,6 +153,9 @@ class FolderWatch:
             await self._clock.wait(asyncio.Event(), retry_seconds)
             retry_seconds = min(2 * retry_seconds, MAX_RETRY_SECONDS)
 
+    def _listener(self) -> Listener:
+        return Listener(self._folder, self._spec.recursive, self._skip, self._spec.poll, self._clock.now)
+
     async def _serve(
         self, identity: tuple[int, int], listener: Listener, known: Known, deliver: Deliver
     ) -> None:
@@ -162,6 +165,7 @@ class FolderWatch:
         scan_at, alive_at = self._clock.now() + interval, self._clock.now() + ALIVE_SECONDS
         while True:
             mail = listener.take()
+            self._mode_reason = listener.mode_reason
             await self._sight(mail, known)
             for folder in sorted(mail.folders):
                 if self._inside(folder + b"/"):
@@ -218,7 +222,7 @@ class FolderWatch:
         """Whether a path is watched, as far as folders go."""
         if b"/" in path and not self._spec.recursive:
             return False
-        return self._skip is None or not path.startswith(self._skip + b"/")
+        return not any(path.startswith(folder + b"/") for folder in self._skip)
 
     def _consider(self, sighting: Sighting, now: float, known: Known) -> None:
         path, stamp = sighting.path, sighting.stamp
@@ -279,11 +283,12 @@ class FolderWatch:
             raise _OutOfReachError(f"{self._spec.folder} cannot be read ({error.strerror})") from error
 
 
-def _results_within(spec: WatchSpec) -> bytes | None:
-    """Relative path of the results folder, if it lies in the watched one."""
-    if spec.results == spec.folder or not spec.results.is_relative_to(spec.folder):
-        return None
-    return os.fsencode(spec.results.relative_to(spec.folder))
+def _own_folders(spec: WatchSpec) -> frozenset[bytes]:
+    """Relative paths of the folders that lie in the watched one and are ours: that of the results."""
+    own = [folder for folder in (spec.results,) if folder != spec.folder]
+    return frozenset(
+        os.fsencode(folder.relative_to(spec.folder)) for folder in own if folder.is_relative_to(spec.folder)
+    )
 
 
 def _forbidden_reason(folders: Sequence[bytes]) -> str:

@@ -21,6 +21,8 @@ class Listener:
         Absolute path.
     recursive : bool
         Whether to listen to subfolders.
+    skip : set of bytes
+        Relative paths of subfolders to leave out.
     poll : str
         `auto`: events where the file system sends them; `always`: none; `never`: events if there are any.
     now : callable
@@ -28,32 +30,35 @@ class Listener:
 
     Attributes
     ----------
-    mode, mode_reason : str
-        `events`, or `poll` and why.
+    mode : str
+        `events` or `poll`.
     wake : asyncio.Event
         Set when there is something to `take`.
     """
 
-    def __init__(self, folder: bytes, recursive: bool, poll: str, now: Callable[[], float]) -> None:
+    def __init__(
+        self, folder: bytes, recursive: bool, skip: frozenset[bytes], poll: str, now: Callable[[], float]
+    ) -> None:
         self._folder = folder
         self._recursive = recursive
+        self._skip = skip
         self._poll = poll
         self._loop = asyncio.get_running_loop()
         self._inbox = Inbox(self._wake_up, now)
         self._events: FolderEvents | None = None
         self.wake = asyncio.Event()
-        self.mode, self.mode_reason = "poll", ""
+        self.mode, self._why_poll = "poll", ""
 
     async def start(self) -> None:
         """Listen, if events are to be had; else keep the reason."""
         if self._poll == "always":
-            self.mode_reason = 'poll = "always"'
+            self._why_poll = 'poll = "always"'
             return
         if self._poll == "auto":
-            self.mode_reason = await asyncio.to_thread(why_no_events, self._folder)
-        if self.mode_reason:
+            self._why_poll = await asyncio.to_thread(why_no_events, self._folder)
+        if self._why_poll:
             return
-        making = asyncio.to_thread(FolderEvents, self._folder, self._recursive, self._inbox)
+        making = asyncio.to_thread(FolderEvents, self._folder, self._recursive, self._skip, self._inbox)
         starting = asyncio.ensure_future(making)
         try:
             self._events = await asyncio.shield(starting)
@@ -62,9 +67,17 @@ class Listener:
             raise
         except OSError as error:
             limits = "; raise fs.inotify.max_user_watches" if error.errno in LIMITS_REACHED else ""
-            self.mode_reason = f"the system sends no events ({error.strerror}){limits}"
+            self._why_poll = f"the system sends no events ({error.strerror}){limits}"
         else:
             self.mode = "events"
+
+    @property
+    def mode_reason(self) -> str:
+        """Why it polls, or how events fare if not all is well."""
+        lost = self._events.overflows if self._events is not None else 0
+        return (
+            f"events were lost {lost} times, and the folder was searched instead" if lost else self._why_poll
+        )
 
     def take(self) -> Mail:
         """Take what came since the last call."""

@@ -44,8 +44,8 @@ class Scan:
         Absolute path of the watched folder.
     wanted : callable
         Whether a relative path is an input.
-    skip : bytes, optional
-        Relative path of a folder to leave out (that of the results).
+    skip : set of bytes
+        Relative paths of folders to leave out (that of the results).
     recursive : bool
         Whether to go into subfolders. Links are never followed.
     start : bytes
@@ -54,7 +54,7 @@ class Scan:
 
     folder: bytes
     wanted: Callable[[bytes], bool]
-    skip: bytes | None
+    skip: frozenset[bytes]
     recursive: bool
     start: bytes = b""
     forbidden: list[bytes] = field(default_factory=list)
@@ -100,7 +100,7 @@ class Scan:
             for entry in entries:
                 path = below + b"/" + entry.name if below else entry.name
                 if entry.is_dir(follow_symlinks=False):
-                    if self.recursive and path != self.skip and not entry.name.startswith(b"."):
+                    if self.recursive and path not in self.skip and not entry.name.startswith(b"."):
                         folders.append(path)
                 elif entry.is_file(follow_symlinks=False) and self.wanted(path):
                     stamp = _stamp(entry)

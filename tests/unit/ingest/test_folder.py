@@ -426,7 +426,6 @@ async def test_a_file_that_is_closed_is_handed_over_at_once(slow: WatchSpec) -> 
     assert pipeline.take() == [b"a.tif", b"sub/b.tif", b"c.tif"]
 
 
-@pytest.mark.filterwarnings("ignore:Callback with id:RuntimeWarning")  # as in segmentd.ingest.events
 async def test_trees_that_appear_at_once_are_seen_whole(spec: WatchSpec, tmp_path: Path) -> None:
     """Files that are older than the watch of their folder were not seen to be closed: they settle."""
     spec = replace(spec, poll="never", settle_seconds=0.2, rescan_seconds=3000.0)

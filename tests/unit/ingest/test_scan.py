@@ -20,7 +20,7 @@ from segmentd.records import FileStamp
 
 def paths(folder: Path, **options: Any) -> list[bytes]:
     wanted = input_filter(options.pop("include", ["*"]))
-    walk = scan.Scan(bytes(folder), wanted, **{"skip": None, "recursive": True, **options})
+    walk = scan.Scan(bytes(folder), wanted, **{"skip": frozenset(), "recursive": True, **options})
     found = []
     while portion := walk.portion(3):
         assert len(portion) <= 3
@@ -51,9 +51,9 @@ def folder(tmp_path: Path) -> Path:
 def test_all_images_are_found_once(folder: Path) -> None:
     top, sub = [b"a.tif", b"b.tif", b"\xff\xfe.tif"], [b"sub/c.png", b"sub/deep/d.jpg"]
     assert paths(folder) == [*top, b"seg/x.tif", *sub]
-    assert paths(folder, skip=b"seg") == [*top, *sub]
-    assert paths(folder, skip=b"seg", recursive=False) == top
-    assert paths(folder, skip=b"seg", start=b"sub") == sub
+    assert paths(folder, skip=frozenset({b"seg"})) == [*top, *sub]
+    assert paths(folder, skip=frozenset({b"seg"}), recursive=False) == top
+    assert paths(folder, skip=frozenset({b"seg"}), start=b"sub") == sub
     assert paths(folder, include=["sub/*"]) == sub
     assert paths(folder, start=b"none") == []
 
