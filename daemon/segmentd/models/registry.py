@@ -88,9 +88,10 @@ class Registry:
             MODEL_NOT_FOUND, or MODEL_AMBIGUOUS where several bear the name.
         """
         if reference.endswith(bundle.SUFFIX) or "/" in reference:
-            path = await asyncio.to_thread(lambda: Path(reference).expanduser().absolute())
+            path = Path(reference).expanduser().absolute()  # noqa: ASYNC240 (no disk for an absolute path)
             entry = self._entries.setdefault(path, ModelEntry(path))
-            await asyncio.to_thread(_refresh, entry)
+            if entry.state not in (ModelState.ACTIVE, ModelState.LOADING):
+                await asyncio.to_thread(_refresh, entry)
             if entry.card is None and entry.stamp is None:
                 del self._entries[path]
                 raise SegmentdError(
