@@ -12,6 +12,7 @@ from segmentd.engine.lane import CpuLane
 from segmentd.engine.scheduler import Scheduler, Slot
 from segmentd.errors import Reason, SegmentdError
 from segmentd.ingest.folder import FoundFile
+from segmentd.ingest.reach import within_reach
 from segmentd.ingest.readers import open_image
 from segmentd.models.bundle import reference_id
 from segmentd.models.registry import Lease, Registry
@@ -38,7 +39,12 @@ HOLD_REASONS = frozenset(
     }
 )
 HOLD_SECONDS = 5.0
-TRIES = 3
+# A worker process did not survive the image, which may have been the machine's fault: tried again after
+# these pauses, then the image has failed.
+RETRIED = frozenset({Reason.WORKER_CRASHED, Reason.WORKER_DEADLINE})
+RETRY_SECONDS = (1.0, 5.0)
+# Said of a file where in truth the whole folder may be out of reach.
+GONE = frozenset({Reason.IMAGE_VANISHED, Reason.IMAGE_UNREADABLE})
 
 _log = telemetry.get_logger(__name__)
 
@@ -80,6 +86,7 @@ class Pipeline:
         self._journal = journal
         self._feed = feed
         self._hold = hold
+        self._suspects = asyncio.Lock()
 
     async def process(self, found: FoundFile, slot: Slot, model: str) -> None:
         """Bring one file to its end state: done, failed with a reason, or vanished.
@@ -97,6 +104,8 @@ class Pipeline:
         except SegmentdError as error:
             if error.reason is Reason.IMAGE_CHANGED:
                 return
+            if error.reason in GONE and not await asyncio.to_thread(within_reach, self._spec):
+                return  # it is found again when the share is back
             fault = Fault(error.reason, error.message, error.metadata)
         except Exception as error:
             _log.error("image failed", exc_info=error, file=found.path)
@@ -119,19 +128,36 @@ class Pipeline:
     async def _segment_with_retries(self, found: FoundFile, slot: Slot, model: str) -> list[Segmentation]:
         if found.fault is not None:
             raise SegmentdError(Reason(found.fault.reason), found.fault.message, **found.fault.metadata)
-        tries = 0
+        try:
+            return await self._segment_when_possible(found, slot, model)
+        except SegmentdError as error:
+            if error.reason not in RETRIED:
+                raise
+            last = error
+        for pause in RETRY_SECONDS:
+            _log.warning("image will be tried again", file=found.path, why=last.message)
+            slot.release()
+            async with self._suspects:  # one at a time, so that others get through
+                await asyncio.sleep(pause)
+                await slot.acquire()
+                try:
+                    return await self._segment_when_possible(found, slot, model)
+                except SegmentdError as error:
+                    if error.reason not in RETRIED:
+                        raise
+                    last = error
+        text = f"{last.message} (tried {1 + len(RETRY_SECONDS)} times); it is left alone until it changes"
+        raise SegmentdError(last.reason, text, **last.metadata)
+
+    async def _segment_when_possible(self, found: FoundFile, slot: Slot, model: str) -> list[Segmentation]:
         while True:
             try:
                 async with self._engine.registry.lease(model) as lease:
                     return await asyncio.to_thread(self._segment, found, lease)
             except SegmentdError as error:
-                if error.reason in HOLD_REASONS:
-                    await self._wait(error, slot)
-                    continue
-                tries += 1
-                if error.reason is not Reason.WORKER_CRASHED or tries == TRIES:
+                if error.reason not in HOLD_REASONS:
                     raise
-                _log.warning("decoder crashed, trying again", file=found.path)
+                await self._wait(error, slot)
 
     async def _wait(self, error: SegmentdError, slot: Slot) -> None:
         """Wait a little for the cause to go, say why meanwhile, and keep nobody else waiting."""

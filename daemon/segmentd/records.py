@@ -229,7 +229,10 @@ class SegmentOptions:
 
 @dataclass(frozen=True, slots=True)
 class WatchSpec:
-    """One watched folder, resolved: absolute paths, defaults filled in. Times are in seconds."""
+    """One watched folder, resolved: absolute paths, defaults filled in. Times are in seconds.
+
+    With a `marker_file` the folder counts as there only while it holds a file of that relative path.
+    """
 
     id: str
     folder: Path
@@ -246,6 +249,7 @@ class WatchSpec:
     existing: str = "process"
     priority: int = 0
     options: SegmentOptions = field(default_factory=SegmentOptions)
+    marker_file: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

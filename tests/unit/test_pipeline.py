@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from segmentd import pipeline
 from segmentd.engine.lane import CpuLane
+from segmentd.engine.scheduler import Slot
 from segmentd.errors import Reason, SegmentdError
 from segmentd.records import Fault, SegmentationState
 from segmentd.results.images import ImageState
@@ -31,6 +33,7 @@ def pool() -> Iterator[WorkerPool]:
 def hooks(pool: WorkerPool, monkeypatch: pytest.MonkeyPatch) -> Hooks:
     hooks = Hooks()
     monkeypatch.setattr(pipeline, "HOLD_SECONDS", 0.0)
+    monkeypatch.setattr(pipeline, "RETRY_SECONDS", (0.0, 0.0))
     monkeypatch.setattr(pool, "call", hooks.before(hooks.pool, pool.call))
     monkeypatch.setattr(CpuLane, "segment", hooks.before(hooks.lane, CpuLane.segment))
     monkeypatch.setattr(Journal, "record", hooks.before(hooks.record, Journal.record))
@@ -131,23 +134,54 @@ async def test_what_does_not_fit_the_model_fails_and_leaves_no_file(
     assert not bench.spec.results.exists() or bench.results() == []
 
 
-async def test_a_decoder_that_crashes_is_tried_three_times(bench: Bench, hooks: Hooks) -> None:
+@pytest.mark.parametrize("reason", [Reason.WORKER_CRASHED, Reason.WORKER_DEADLINE])
+async def test_a_decoder_that_crashes_or_hangs_is_tried_three_times(
+    bench: Bench, hooks: Hooks, reason: Reason
+) -> None:
     bench.write()
-    hooks.pool += [failing(Reason.WORKER_CRASHED)] * 2
+    hooks.pool += [failing(reason)] * 2
     await bench.process(bench.found())
     assert bench.events()[0].segmentation.state is SegmentationState.SUCCEEDED
 
     bench.write(pixels=PIXELS.T)
-    hooks.pool += [failing(Reason.WORKER_CRASHED)] * 4
+    hooks.pool += [failing(reason)] * 4
     await bench.process(bench.found())
     last = bench.events()[-1].segmentation
     assert last.fault is not None
-    assert (last.fault.reason, last.version) == (Reason.WORKER_CRASHED, 2)
+    assert (last.fault.reason, last.version) == (reason, 2)
+    assert "tried 3 times" in last.fault.message
     assert len(hooks.pool) == 1
     assert bench.results() == BOTH, "the results of the content before stay"
 
 
-@pytest.mark.parametrize("reason", [Reason.WORKER_DEADLINE, Reason.WORKER_MEMORY, Reason.IMAGE_CORRUPT])
+async def test_a_file_that_crashed_a_decoder_waits_without_a_slot(bench: Bench, hooks: Hooks) -> None:
+    bench.write()
+    hooks.pool += [failing(Reason.WORKER_CRASHED)]
+    slot = Slot(bench.scheduler, "hot", 0)
+    await slot.acquire()
+    async with bench.pipeline._suspects:  # as if another such file were tried again
+        work = asyncio.create_task(bench.pipeline.process(bench.found(), slot, "cells"))
+        async with asyncio.timeout(20), bench.scheduler.slot("another"):
+            assert bench.events() == []
+    await work
+    slot.release()
+    assert bench.events()[0].segmentation.state is SegmentationState.SUCCEEDED
+
+
+async def test_a_share_that_went_away_takes_no_image_with_it(bench: Bench) -> None:
+    """Neither failed nor vanished: the image is done when the share is back."""
+    bench.write()
+    found = bench.found()
+    (bench.folder / "hot").rename(bench.folder / "away")
+    await bench.process(found)
+    assert bench.events() == []
+    assert not any(bench.journal.counts("hot").values())
+    (bench.folder / "away").rename(bench.folder / "hot")
+    await bench.process(found)
+    assert bench.events()[0].segmentation.state is SegmentationState.SUCCEEDED
+
+
+@pytest.mark.parametrize("reason", [Reason.WORKER_MEMORY, Reason.IMAGE_CORRUPT])
 async def test_other_faults_of_decoding_are_final(bench: Bench, hooks: Hooks, reason: Reason) -> None:
     bench.write()
     hooks.pool += [failing(reason)]  # a small file takes one call

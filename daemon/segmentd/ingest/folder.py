@@ -11,9 +11,9 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import ParamSpec, TypeVar
 
 from segmentd.errors import Reason
+from segmentd.ingest import reach
 from segmentd.ingest.clock import Clock, MonotonicClock
 from segmentd.ingest.events import Mail
 from segmentd.ingest.listen import Listener
@@ -32,8 +32,6 @@ ALIVE_SECONDS = 2.0
 SCAN_PAUSE_SECONDS = 0.2
 SCAN_PAUSE_SHARE = 4.0
 
-P = ParamSpec("P")
-T = TypeVar("T")
 Known = Callable[[bytes, FileStamp], bool]
 
 
@@ -72,7 +70,7 @@ class FolderStatus:
     mode : str
         `events` or `poll`; `mode_reason` says why it polls.
     waiting : int
-        Files that are there and not complete yet.
+        Files that are there and not in work yet: complete, growing, or not even looked at.
     """
 
     state: str = "starting"
@@ -80,10 +78,6 @@ class FolderStatus:
     mode: str = "poll"
     mode_reason: str = ""
     waiting: int = 0
-
-
-class _OutOfReachError(Exception):
-    """The folder cannot be read, or is another one than before."""
 
 
 class FolderWatch:
@@ -109,9 +103,10 @@ class FolderWatch:
         # With `existing = "ignore"`, hashes of what the first scan finds; None until then.
         self._ignored: set[int] | None = None if spec.existing == "ignore" else set()
         self._unreadable: set[bytes] = set()
-        self._more_on_disk = False
+        self._beyond = 0  # files that wait on the disk only
         self._scan_seconds = 0.0
         self._looked = asyncio.Event()
+        self._disk = reach.Disk(spec)
 
     async def first_look(self) -> None:
         """Wait until the folder was scanned once, or found to be out of reach."""
@@ -121,7 +116,7 @@ class FolderWatch:
     def status(self) -> FolderStatus:
         """State, mode, their reasons, and how many files wait."""
         reasons = (self._state, self._state_reason, self._mode, self._mode_reason)
-        return FolderStatus(*reasons, waiting=len(self._settle))
+        return FolderStatus(*reasons, waiting=len(self._settle) + self._beyond)
 
     async def run(self, known: Known, deliver: Deliver) -> None:
         """Watch until cancelled.
@@ -134,18 +129,24 @@ class FolderWatch:
         deliver : async callable
             Takes a file over, and may wait as long as it likes. What it raises ends `run`.
         """
+        try:
+            await self._watch(known, deliver)
+        finally:
+            self._disk.close()
+
+    async def _watch(self, known: Known, deliver: Deliver) -> None:
         retry_seconds = FIRST_RETRY_SECONDS
         while True:
             listener = self._listener()
             try:
-                identity = await self._disk(self._identity)
+                identity = await self._disk.call(reach.identity, self._spec)
                 await listener.start()
                 self._mode, self._mode_reason = listener.mode, listener.mode_reason
                 await self._scan(b"", known)
                 self._state, retry_seconds = "active", FIRST_RETRY_SECONDS
                 self._looked.set()
                 await self._serve(identity, listener, known, deliver)
-            except _OutOfReachError as error:
+            except reach.OutOfReachError as error:
                 self._state, self._state_reason = "unreachable", str(error)
                 self._looked.set()
             finally:
@@ -157,7 +158,7 @@ class FolderWatch:
         return Listener(self._folder, self._spec.recursive, self._skip, self._spec.poll, self._clock.now)
 
     async def _serve(
-        self, identity: tuple[int, int], listener: Listener, known: Known, deliver: Deliver
+        self, identity: reach.Identity, listener: Listener, known: Known, deliver: Deliver
     ) -> None:
         """Look after a folder that was scanned once, until it is out of reach."""
         by_events = listener.mode == "events" or self._spec.poll == "never"
@@ -170,7 +171,7 @@ class FolderWatch:
             for folder in sorted(mail.folders):
                 if self._inside(folder + b"/"):
                     await self._scan(folder, known)
-            if mail.scan or (self._more_on_disk and len(self._settle) < MAX_WAITING // 2):
+            if mail.scan or (self._beyond and len(self._settle) < MAX_WAITING // 2):
                 pause = max(SCAN_PAUSE_SECONDS, SCAN_PAUSE_SHARE * self._scan_seconds)
                 scan_at = min(scan_at, self._clock.now() + pause)
             if self._clock.now() >= scan_at:
@@ -190,9 +191,9 @@ class FolderWatch:
         whole = start == b""
         first_ignored: set[int] | None = set() if whole and self._ignored is None else None
         if whole:
-            self._more_on_disk = False
+            self._beyond = 0
         scan = Scan(self._folder, self._wanted, self._skip, self._spec.recursive, start)
-        while portion := await self._disk(scan.portion, PORTION):
+        while portion := await self._disk.call(scan.portion, PORTION):
             for sighting in portion:
                 if first_ignored is not None:
                     first_ignored.add(hash(sighting))
@@ -212,7 +213,7 @@ class FolderWatch:
         if not paths:
             return
         now = self._clock.now()
-        for sighting in await asyncio.to_thread(sight, self._folder, paths):
+        for sighting in await self._disk.call(sight, self._folder, paths):
             if mail.files[sighting.path]:
                 self._settle.closed(sighting.stamp, mail.closed_at.get(sighting.path, now))
             if self._wanted(sighting.path):
@@ -233,7 +234,7 @@ class FolderWatch:
             if known(path, stamp) and path not in self._unreadable:
                 return
             if len(self._settle) >= MAX_WAITING:
-                self._more_on_disk = True
+                self._beyond += 1
                 return
         self._settle.sighted(path, stamp, now)
 
@@ -242,7 +243,12 @@ class FolderWatch:
         checks = self._settle.due(self._clock.now(), CHECKS_AT_ONCE)
         if not checks:
             return
-        looks = await asyncio.to_thread(lambda: [look(self._folder, check.path) for check in checks])
+        try:
+            looks = await self._disk.call(lambda: [look(self._folder, check.path) for check in checks])
+        except reach.OutOfReachError:
+            for check in checks:
+                self._settle.gone(check.path)  # for now: the first look after this finds them again
+            raise
         for check, found in zip(checks, looks, strict=True):
             if found is None:
                 self._settle.gone(check.path)
@@ -264,23 +270,11 @@ class FolderWatch:
             self._unreadable.add(decided.path)
         return True
 
-    async def _check_alive(self, identity: tuple[int, int], listener: Listener) -> None:
-        if await self._disk(self._identity) != identity:
-            raise _OutOfReachError(f"{self._spec.folder} was replaced by another folder")
+    async def _check_alive(self, identity: reach.Identity, listener: Listener) -> None:
+        if await self._disk.call(reach.identity, self._spec) != identity:
+            raise reach.OutOfReachError(f"{self._spec.folder} was replaced by another folder")
         if not listener.healthy():
-            raise _OutOfReachError(f"{self._spec.folder}: its file events ended")
-
-    def _identity(self) -> tuple[int, int]:
-        """Return what tells this folder from another one under the same name."""
-        result = self._spec.folder.stat()
-        return result.st_dev, result.st_ino
-
-    async def _disk(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run in a thread what fails when the folder is out of reach."""
-        try:
-            return await asyncio.to_thread(function, *args, **kwargs)
-        except OSError as error:
-            raise _OutOfReachError(f"{self._spec.folder} cannot be read ({error.strerror})") from error
+            raise reach.OutOfReachError(f"{self._spec.folder}: its file events ended")
 
 
 def _own_folders(spec: WatchSpec) -> frozenset[bytes]:

@@ -17,6 +17,7 @@ from segmentd.settings.values import (
     After,
     Listen,
     ModelReference,
+    RelativePath,
     Slug,
     data_home,
     only,
@@ -152,7 +153,7 @@ class WatchSettings(Table):
     """what is done to the labels afterwards"""
     priority: Annotated[int, Field(ge=-1000, le=1000)] = 0
     """watches with a higher number go first"""
-    marker_file: Later = None
+    marker_file: RelativePath | None = None
     """file that must be in the folder, to tell a share from its empty mount point"""
     after: Annotated[After, only("keep")] = "keep"
     """what happens to an image that is done: keep, or move:DIR"""
@@ -185,4 +186,5 @@ class WatchSettings(Table):
             existing=self.existing,
             priority=self.priority,
             options=SegmentOptions(self.border, self.tile, self.min_confidence),
+            marker_file=self.marker_file,
         )

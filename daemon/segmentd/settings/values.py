@@ -53,6 +53,13 @@ def _check_after(value: str) -> str:
     return value
 
 
+def _check_relative(value: str) -> str:
+    parts = value.split("/")
+    if "\0" in value or not all(parts) or {".", ".."} & {*parts}:
+        raise broken("must be the path of a file in the watched folder, relative to it")
+    return value
+
+
 def split_listen(listen: str) -> tuple[str, int]:
     """Split `HOST:PORT` or `[IPV6]:PORT` into host and port."""
     match = _LISTEN.fullmatch(listen)
@@ -113,6 +120,7 @@ def usable_cores() -> int:
 
 
 Slug = Annotated[str, AfterValidator(_check_slug)]
+RelativePath = Annotated[str, AfterValidator(_check_relative)]
 After = Annotated[str, AfterValidator(_check_after)]
 Listen = Annotated[str, AfterValidator(_check_listen)]
 ModelReference = Annotated[str, Field(min_length=1), BeforeValidator(_resolve_model)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -16,7 +17,7 @@ import tifffile
 
 from segmentd.errors import Reason
 from segmentd.ingest import folder as folder_module
-from segmentd.ingest import listen, scan
+from segmentd.ingest import listen, reach, scan
 from segmentd.ingest.folder import FolderWatch, FoundFile
 from segmentd.records import FileStamp, WatchSpec
 
@@ -298,6 +299,49 @@ async def test_a_share_that_fails_is_out_of_reach_and_nothing_is_taken_as_gone(
         assert pipeline.take() == [b"a.tif"]
 
 
+async def test_without_its_marker_file_a_folder_is_the_empty_mount_point_of_a_share(
+    spec: WatchSpec,
+) -> None:
+    clock, pipeline = FakeClock(), Pipeline()
+    image(spec.folder / "a.tif")
+    async with watching(replace(spec, marker_file="here/.share"), pipeline, clock) as watch:
+        await clock.advance(10)
+        assert watch.status.state == "unreachable"
+        assert "here/.share is not there; is the share mounted?" in watch.status.state_reason
+        (spec.folder / "here").mkdir()
+        (spec.folder / "here" / ".share").touch()
+        await clock.advance(40)
+        assert (watch.status.state, pipeline.take()) == ("active", [b"a.tif"])
+        (spec.folder / "here" / ".share").unlink()
+        image(spec.folder / "b.tif")
+        await clock.advance(3)
+        assert (watch.status.state, pipeline.take()) == ("unreachable", [])
+
+
+async def test_a_share_that_does_not_answer_is_out_of_reach(
+    spec: WatchSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, pipeline = FakeClock(), Pipeline()
+    image(spec.folder / "a.tif")
+    hanging = threading.Event()
+    looking = scan.look
+
+    def look(*args: Any) -> Any:
+        assert hanging.wait(PATIENCE_SECONDS)
+        return looking(*args)
+
+    monkeypatch.setattr(folder_module, "look", look)
+    monkeypatch.setattr(reach, "HANG_SECONDS", 0.05)
+    async with watching(spec, pipeline, clock) as watch:
+        await clock.advance(5)
+        assert watch.status.state == "unreachable"
+        assert "no answer" in watch.status.state_reason
+        hanging.set()
+        monkeypatch.setattr(reach, "HANG_SECONDS", PATIENCE_SECONDS)
+        await clock.advance(40)
+        assert (watch.status.state, pipeline.take()) == ("active", [b"a.tif"])
+
+
 async def test_retries_wait_longer_and_longer_but_never_long(spec: WatchSpec) -> None:
     clock = FakeClock()
     waits: list[float] = []
@@ -347,11 +391,11 @@ async def test_a_full_pipeline_is_waited_for_and_memory_is_bounded(
         image(spec.folder / f"{number:02}.tif")
     clock, pipeline = FakeClock(), Pipeline()
     async with watching(spec, pipeline, clock) as watch:
-        assert watch.status.waiting == 4
+        assert watch.status.waiting == 20
         seen = 0
         for _ in range(40):
             await clock.advance(1)
-            assert watch.status.waiting <= 4
+            assert len(watch._settle) <= 4
             seen = max(seen, len(pipeline.found))
         assert sorted(pipeline.take()) == [b"%02d.tif" % number for number in range(20)]
 

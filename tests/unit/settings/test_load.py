@@ -105,8 +105,8 @@ FAULTS = [
     ),
     (WATCH + 'after = "delete"', 'watch[0].after = "delete": must be "keep" or "move:DIR"'),
     (
-        WATCH + 'marker_file = ".here"',
-        'watch[0].marker_file = ".here": not supported in this version; leave it out',
+        WATCH + 'marker_file = "../here"',
+        'watch[0].marker_file = "../here": must be the path of a file in the watched folder, relative to it',
     ),
     (WATCH + 'results = "/in/x/.."', 'watch[0].results = "/in": must not be the watched folder'),
     (
