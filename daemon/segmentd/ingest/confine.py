@@ -7,7 +7,9 @@ regular files are accepted; a FIFO or device is not waited for. Everything raise
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+import signal
 import stat
 
 from segmentd.records import FileStamp
@@ -61,6 +63,22 @@ def _regular(fd: int) -> int:
         os.close(fd)
         raise NotRegularError
     return fd
+
+
+def is_open_for_writing(fd: int) -> bool:
+    """Whether somebody has the file open for writing; False where the system does not tell.
+
+    Asked by way of a read lease, which is given back at once. It is to be had for the daemon's own files, for
+    all if it has CAP_LEASE, and on local file systems only: others say "open" of every file.
+    """
+    try:
+        # A writer who comes just then is told by a signal that does nothing, instead of SIGIO, which kills.
+        fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except OSError as error:
+        return error.errno == errno.EAGAIN
+    fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    return False
 
 
 def stamp_of(fd: int) -> FileStamp:

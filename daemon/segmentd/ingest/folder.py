@@ -177,7 +177,7 @@ class FolderWatch:
             if self._clock.now() >= scan_at:
                 await self._scan(b"", known)
                 scan_at = self._clock.now() + interval
-            await self._check(deliver)
+            await self._check(deliver, listener.local)
             if self._clock.now() >= alive_at:
                 await self._check_alive(identity, listener)
                 alive_at = self._clock.now() + ALIVE_SECONDS
@@ -238,13 +238,13 @@ class FolderWatch:
                 return
         self._settle.sighted(path, stamp, now)
 
-    async def _check(self, deliver: Deliver) -> None:
+    async def _check(self, deliver: Deliver, local: bool) -> None:
         """Look at the files whose time has come, and hand over those that are decided."""
         checks = self._settle.due(self._clock.now(), CHECKS_AT_ONCE)
         if not checks:
             return
         try:
-            looks = await self._disk.call(lambda: [look(self._folder, check.path) for check in checks])
+            looks = await self._disk.call(lambda: [look(self._folder, check.path, local) for check in checks])
         except reach.OutOfReachError:
             for check in checks:
                 self._settle.gone(check.path)  # for now: the first look after this finds them again
@@ -253,7 +253,9 @@ class FolderWatch:
             if found is None:
                 self._settle.gone(check.path)
                 continue
-            decided = self._settle.judged(check, found.stamp, found.structure, self._clock.now())
+            decided = self._settle.judged(
+                check, found.stamp, found.structure, self._clock.now(), found.is_open
+            )
             if decided is not None and self._is_news(decided):
                 fault = decided.fault if isinstance(decided, GiveUp) else None
                 path = self._folder + b"/" + decided.path

@@ -32,6 +32,8 @@ class Listener:
     ----------
     mode : str
         `events` or `poll`.
+    local : bool
+        Whether the folder is on a disk of this machine.
     wake : asyncio.Event
         Set when there is something to `take`.
     """
@@ -47,16 +49,18 @@ class Listener:
         self._inbox = Inbox(self._wake_up, now)
         self._events: FolderEvents | None = None
         self.wake = asyncio.Event()
+        self.local = False
         self.mode, self._why_poll = "poll", ""
 
     async def start(self) -> None:
         """Listen, if events are to be had; else keep the reason."""
+        remote = await asyncio.to_thread(why_no_events, self._folder)
+        self.local = not remote
         if self._poll == "always":
             self._why_poll = 'poll = "always"'
             return
-        if self._poll == "auto":
-            self._why_poll = await asyncio.to_thread(why_no_events, self._folder)
-        if self._why_poll:
+        if remote and self._poll == "auto":
+            self._why_poll = remote
             return
         making = asyncio.to_thread(FolderEvents, self._folder, self._recursive, self._skip, self._inbox)
         starting = asyncio.ensure_future(making)

@@ -28,10 +28,11 @@ class Sighting:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What one look at a file found: its stamp and its structure."""
+    """What one look at a file found: its stamp, its structure, and whether a writer has it open."""
 
     stamp: FileStamp
     structure: Structure
+    is_open: bool = False
 
 
 @dataclass
@@ -122,8 +123,11 @@ def sight(folder: bytes, paths: Iterable[bytes]) -> list[Sighting]:
     return [Sighting(path, stamp) for path, stamp in stamps if stamp is not None]
 
 
-def look(folder: bytes, path: bytes) -> Look | None:
-    """Check the structure of one file; None where there is no regular file any more."""
+def look(folder: bytes, path: bytes, local: bool = False) -> Look | None:
+    """Check the structure of one file; None where there is no regular file any more.
+
+    On a `local` file system also whether it is open for writing.
+    """
     name = printable(path)
     try:
         fd = confine.open_beneath(folder, path)
@@ -134,6 +138,7 @@ def look(folder: bytes, path: bytes) -> Look | None:
     try:
         before = confine.stamp_of(fd)
         found = structure.check(fd, name)
+        is_open = local and confine.is_open_for_writing(fd)
         after = confine.stamp_of(fd)
     except OSError as error:
         return _unreadable(folder, path, name, error)
@@ -141,7 +146,7 @@ def look(folder: bytes, path: bytes) -> Look | None:
         os.close(fd)
     if after != before:
         found = structure.still_open(StillOpenError("it is growing"), name)
-    return Look(after, found)
+    return Look(after, found, is_open)
 
 
 def _unreadable(folder: bytes, path: bytes, name: str, error: OSError) -> Look | None:

@@ -2,7 +2,8 @@
 
 A file is complete when its structure is closed (everything it refers to lies inside it) and either its
 writer was seen to close it, or it has not changed for `settle_seconds`. A file whose structure stays open
-for `give_up_seconds` without a change is given up. A file that changes starts anew.
+for `give_up_seconds` without a change is given up; so long, too, is waited for a writer who is known to have
+the file open still (it may have been given its full size before its pixels). A file that changes starts anew.
 
 Times are seconds of any clock that never goes back.
 """
@@ -126,9 +127,11 @@ class Settle:
         return None
 
     def judged(
-        self, check: Check, stamp: FileStamp, structure: Structure, now: float
+        self, check: Check, stamp: FileStamp, structure: Structure, now: float, is_open: bool = False
     ) -> Ready | GiveUp | None:
-        """Take the answer to a `Check`: the structure, and the stamp that the file had then."""
+        """Take the answer to a `Check`: the structure, the stamp that the file had then, and whether a
+        writer was seen to have it open.
+        """
         path = check.path
         file = self._files.get(path)
         if file is None or file.stamp != check.stamp:
@@ -137,12 +140,15 @@ class Settle:
             self.sighted(path, stamp, now)
             return None
         quiet_at, end_at = file.since + self._settle_seconds, file.since + self._give_up_seconds
-        if structure.verdict is Verdict.CLOSED and (file.closed_at is not None or now >= quiet_at):
+        complete_at = end_at if is_open else quiet_at
+        if structure.verdict is Verdict.CLOSED and (file.closed_at is not None or now >= complete_at):
             del self._files[path]
             return Ready(path, stamp, now if file.closed_at is None else file.closed_at)
         if now < quiet_at:
             self._schedule(path, file, quiet_at)
-        elif structure.fault is not None and (structure.verdict is Verdict.BAD or now >= end_at):
+        elif structure.fault is not None and (
+            now >= end_at or (structure.verdict is Verdict.BAD and not is_open)
+        ):
             del self._files[path]
             return GiveUp(path, stamp, now, structure.fault)
         else:

@@ -72,3 +72,16 @@ def test_a_file_that_the_user_names_may_be_a_link_but_not_a_pipe(folder: Path) -
     for name in ("pipe.tif", "sub"):
         with pytest.raises(confine.NotRegularError):
             confine.open_file(folder / name)
+
+
+def test_a_writer_is_seen(folder: Path) -> None:
+    fd = confine.open_beneath(folder, b"a.tif")
+    try:
+        assert not confine.is_open_for_writing(fd)
+        with (folder / "a.tif").open("ab"):
+            assert confine.is_open_for_writing(fd)
+        assert not confine.is_open_for_writing(fd)
+        with (folder / "a.tif").open("rb"):
+            assert not confine.is_open_for_writing(fd)
+    finally:
+        os.close(fd)

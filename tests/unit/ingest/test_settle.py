@@ -19,8 +19,9 @@ A, B = FileStamp(100, 1, 7, 1), FileStamp(200, 2, 7, 1)
 OPEN = Structure(Verdict.OPEN, Fault(Reason.IMAGE_INCOMPLETE, "x.tif is incomplete"))
 BAD = Structure(Verdict.BAD, Fault(Reason.IMAGE_UNSUPPORTED, "x.tif is not an image"))
 
-# Steps: ("sight", at, stamp), ("close", at, stamp), ("gone", at, None), ("check", at, (stamp, structure)):
-# at this time, and not before, the file is to be looked at, and this is what the look finds.
+# Steps: ("sight", at, stamp), ("close", at, stamp), ("gone", at, None), and
+# ("check", at, (stamp, structure[, is_open])): at this time, and not before, the file is to be looked at, and
+# this is what the look finds.
 STORIES = {
     "quiet and closed": ([("sight", 0, A), ("check", 2, (A, CLOSED))], Ready(b"x", A, 2)),
     "sightings of the same stamp change nothing": (
@@ -68,6 +69,18 @@ STORIES = {
     "open, grows while it is waited for": (
         [("sight", 0, A), ("check", 2, (A, OPEN)), ("sight", 9, B), ("check", 11, (B, CLOSED))],
         Ready(b"x", B, 11),
+    ),
+    "open for writing: waited for longer": (
+        [("sight", 0, A), ("check", 2, (A, CLOSED, True)), ("check", 10, (A, CLOSED, True))],
+        Ready(b"x", A, 10),
+    ),
+    "no image and open for writing: may become one": (
+        [("sight", 0, A), ("check", 2, (A, BAD, True)), ("check", 10, (A, CLOSED, True))],
+        Ready(b"x", A, 10),
+    ),
+    "open for writing, then closed without a change": (
+        [("sight", 0, A), ("check", 2, (A, CLOSED, True)), ("close", 3, A), ("check", 3, (A, CLOSED))],
+        Ready(b"x", A, 3),
     ),
     "no image and quiet: given up at once": (
         [("sight", 0, A), ("check", 2, (A, BAD))],
@@ -142,7 +155,7 @@ def test_story(story: str) -> None:
             [check] = settle.due(now, 10)
             assert settle.wake_at() is None
         if kind in ("check", "check-ends"):
-            outcome = settle.judged(check, *detail, now)
+            outcome = settle.judged(check, *detail[:2], now, *detail[2:])
     assert outcome == expected
     assert len(settle) == 0
     assert settle.wake_at() is None
