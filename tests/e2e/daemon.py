@@ -64,6 +64,7 @@ class DaemonProcess:
         self.results = self.hot / "segmented"
         self.address = "127.0.0.1:0"
         self.starts = 0
+        self.prefix: list[str] = []  # what the command is run by
         self._models = models
         self._server = dict(server or {})
         self._watches = watches if watches is not None else [{"id": "hot", "folder": "hot", **watch}]
@@ -99,7 +100,7 @@ class DaemonProcess:
         self.starts += 1
         with self.log_path.open("wb") as stderr:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "segmentd", "run", "--config", str(self.write_config())],
+                [*self.prefix, sys.executable, "-m", "segmentd", "run", "--config", str(self.write_config())],
                 stdout=subprocess.PIPE,
                 stderr=stderr,
                 text=True,

@@ -62,7 +62,7 @@ def write_directory_last(path: Path, planes: list[Pixels], settle: float, pause:
 
 
 def write_preallocated(path: Path, planes: list[Pixels], settle: float, pause: Pause) -> list[bytes]:
-    """At its full size from the beginning, filled in from the front, with pauses longer than the quiet time."""
+    """At its full size from the beginning, filled in from the front, with long pauses."""
     data = encoded(planes[0])
     with path.open("wb") as file:
         file.truncate(len(data))

@@ -18,6 +18,7 @@ from segmentd.ingest.verdict import Structure, Verdict
 from segmentd.records import Fault, FileStamp
 
 CLOSES_REMEMBERED = 4096
+CLOSED_WITHIN_SECONDS = 0.5  # a writer who has the file open is looked for no more often
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,9 +130,7 @@ class Settle:
     def judged(
         self, check: Check, stamp: FileStamp, structure: Structure, now: float, is_open: bool = False
     ) -> Ready | GiveUp | None:
-        """Take the answer to a `Check`: the structure, the stamp that the file had then, and whether a
-        writer was seen to have it open.
-        """
+        """Take the answer to a `Check`: structure and stamp then, and whether a writer has the file open."""
         path = check.path
         file = self._files.get(path)
         if file is None or file.stamp != check.stamp:
@@ -152,7 +151,8 @@ class Settle:
             del self._files[path]
             return GiveUp(path, stamp, now, structure.fault)
         else:
-            self._schedule(path, file, end_at)
+            again_at = now + max(self._settle_seconds, CLOSED_WITHIN_SECONDS) if is_open else end_at
+            self._schedule(path, file, min(again_at, end_at))
         return None
 
     def _schedule(self, path: bytes, file: _File, due: float) -> None:

@@ -71,12 +71,16 @@ STORIES = {
         Ready(b"x", B, 11),
     ),
     "open for writing: waited for longer": (
-        [("sight", 0, A), ("check", 2, (A, CLOSED, True)), ("check", 10, (A, CLOSED, True))],
+        [("sight", 0, A), *(("check", at, (A, CLOSED, True)) for at in (2, 4, 6, 8, 10))],
         Ready(b"x", A, 10),
     ),
+    "open for writing, and closed unseen": (
+        [("sight", 0, A), ("check", 2, (A, CLOSED, True)), ("check", 4, (A, CLOSED))],
+        Ready(b"x", A, 4),
+    ),
     "no image and open for writing: may become one": (
-        [("sight", 0, A), ("check", 2, (A, BAD, True)), ("check", 10, (A, CLOSED, True))],
-        Ready(b"x", A, 10),
+        [("sight", 0, A), ("check", 2, (A, BAD, True)), ("check", 4, (A, CLOSED))],
+        Ready(b"x", A, 4),
     ),
     "open for writing, then closed without a change": (
         [("sight", 0, A), ("check", 2, (A, CLOSED, True)), ("close", 3, A), ("check", 3, (A, CLOSED))],
