@@ -1,9 +1,8 @@
 """File events of a folder from inotify, collected for a task of the event loop.
 
 Events only shorten the delay until the next scan. Their own thread puts them into an inbox that cannot grow
-without bound; when something is lost, the inbox asks for a scan. The library watchdog would not do: of an
-overflow it only logs a line, folders made meanwhile stay without a watch, and no subfolder can be left out
-(that of the results, where most of what happens is our own doing).
+without bound; when something is lost, the inbox asks for a scan. The results folder is left out: most of what
+happens there is our own doing.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""Linux's inotify, as far as it is needed here: watches on folders, and what happened in them."""
+"""Linux's inotify, as far as it is needed here: watches on folders, and what happened in them.
+
+The system calls are watchdog's. Its observers are not used: of an overflow they only log a line, folders made
+meanwhile can stay without a watch, and no subfolder can be left out.
+"""
 
 from __future__ import annotations
 
@@ -7,20 +11,27 @@ import os
 import struct
 from typing import NamedTuple
 
-CLOSED_AFTER_WRITING = 0x8
-MOVED_FROM = 0x40
-MOVED_TO = 0x80
-CREATED = 0x100
-OVERFLOW = 0x4000
-IGNORED = 0x8000
+from watchdog.observers.inotify_c import (
+    InotifyConstants,
+    WatchDescriptor,
+    inotify_add_watch,
+    inotify_init,
+    inotify_rm_watch,
+)
+
+CLOSED_AFTER_WRITING = InotifyConstants.IN_CLOSE_WRITE
+MOVED_FROM = InotifyConstants.IN_MOVED_FROM
+MOVED_TO = InotifyConstants.IN_MOVED_TO
+CREATED = InotifyConstants.IN_CREATE
+OVERFLOW = InotifyConstants.IN_Q_OVERFLOW
+IGNORED = InotifyConstants.IN_IGNORED
 """The watch is gone: its folder was deleted or unmounted, or the watch removed."""
-OF_A_FOLDER = 0x40000000
-_ONLY_FOLDERS = 0x01000000
-_NOT_OF_UNLINKED = 0x04000000
+OF_A_FOLDER = InotifyConstants.IN_ISDIR
+_ONLY_FOLDERS = InotifyConstants.IN_ONLYDIR
+_NOT_OF_UNLINKED = InotifyConstants.IN_EXCL_UNLINK
 
 _HEADER = struct.Struct("iIII")
 _READ_BYTES = 64 << 10
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Event(NamedTuple):
@@ -36,7 +47,9 @@ class Inotify:
     """One queue of events; raises OSError where the system has no more instances or watches to give."""
 
     def __init__(self) -> None:
-        self._fd = _checked(_libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK))
+        self._fd = _checked(inotify_init())
+        os.set_inheritable(self._fd, False)
+        os.set_blocking(self._fd, False)
 
     def fileno(self) -> int:
         """Return the descriptor, to wait on."""
@@ -45,11 +58,11 @@ class Inotify:
     def add(self, folder: bytes) -> int:
         """Watch a folder, without what lies deeper; the watch it has already, if any, is returned again."""
         kinds = CREATED | CLOSED_AFTER_WRITING | MOVED_FROM | MOVED_TO
-        return _checked(_libc.inotify_add_watch(self._fd, folder, kinds | _ONLY_FOLDERS | _NOT_OF_UNLINKED))
+        return _checked(inotify_add_watch(self._fd, folder, kinds | _ONLY_FOLDERS | _NOT_OF_UNLINKED))
 
     def remove(self, watch: int) -> None:
         """End a watch; one that ended by itself meanwhile is none the worse."""
-        _libc.inotify_rm_watch(self._fd, watch)
+        inotify_rm_watch(self._fd, WatchDescriptor(watch))
 
     def read(self) -> list[Event]:
         """Take what is there; an empty list if nothing is."""
