@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 
+MODEL_SUFFIX = ".segmodel"
+# Our own form first, then those that are imported as they are.
+MODEL_SUFFIXES = (MODEL_SUFFIX, ".czann", ".czseg", ".czmodel", ".onnx")
+
+
 class PixelType(StrEnum):
     """Pixel types the daemon computes on; names are those of numpy."""
 
@@ -259,6 +264,10 @@ class ModelCard:
     `border_px` is the default border in pixels; `channels` names the channels it was trained on;
     `channel` and `channel_index` tell the one channel it uses of an image (by name, else by position
     from 0), None for all. `scores` holds the training scores as plain JSON values.
+
+    `pixel_types` are all that an imported network takes, `pixel_type` the first of them; empty for a model
+    that takes the one it was trained on. `bgr`: colour images go in as blue, green, red.
+    `original_border_px` is the border that the model was made with, where it has been changed since.
     """
 
     id: str
@@ -280,3 +289,6 @@ class ModelCard:
     description: str = ""
     library_versions: Mapping[str, str] = field(default_factory=dict)
     scores: Mapping[str, Any] = field(default_factory=dict)
+    pixel_types: tuple[PixelType, ...] = ()
+    bgr: bool = False
+    original_border_px: int | None = None

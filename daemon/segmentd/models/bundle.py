@@ -1,4 +1,8 @@
-"""The model file `.segmodel`: a zip of plain `.npy` arrays and one `model.json`. Loading runs no code."""
+"""The model file `.segmodel`: a zip of plain arrays, or a network, and one `model.json`.
+
+Loading runs no code. What the two kinds of model have in common is here, and forests; networks are in
+`segmentd.models.network_model`.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,8 @@ import json
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -21,16 +26,26 @@ from segmentd.compute.features import feature_sets
 from segmentd.compute.forest import ForestArrays
 from segmentd.compute.normalize import METHODS
 from segmentd.errors import Reason, SegmentdError
-from segmentd.models.archive import read_archive, write_archive
-from segmentd.records import ClassInfo, ModelCard, PixelSize, PixelType
+from segmentd.models import json_text
+from segmentd.models.archive import MAX_INFLATED_BYTES, read_archive, write_archive
+from segmentd.records import MODEL_SUFFIX, MODEL_SUFFIXES, ClassInfo, ModelCard, PixelSize, PixelType
 
-SUFFIX = ".segmodel"
+SUFFIX = MODEL_SUFFIX
 FORMAT_VERSION = 1
-MAX_JSON_BYTES = 1 << 20
+FOREST = "forest"
+NETWORK = "network"
+REGRESSION = "regression"
+MAX_BORDER_PX = 4096
+# Kept with a network as it came, and never read again.
+SOURCE_FOLDER = "source/"
+_KINDS = (FOREST, NETWORK, REGRESSION)
 _MANIFEST = "model.json"
+_ADVICE = "train the model again or import it from its source"
 _ARRAYS = ("feature", "threshold", "left", "right", "value", "roots")
 # What a person may change without making it another model.
 _NOT_IN_DIGEST = ("id", "display_name", "description", "created", "digest")
+# Keys that came later: left out where they say nothing, so that digests of older files stay.
+_LATER: dict[str, Any] = {"pixel_types": (), "bgr": False, "original_border_px": None}
 
 
 @dataclass(frozen=True)
@@ -39,6 +54,25 @@ class Model:
 
     card: ModelCard
     forest: ForestArrays
+
+
+@dataclass(frozen=True)
+class Container:
+    """A model file that was read: its card and other members, where it came from, the digest of what is there."""
+
+    card: ModelCard
+    members: Mapping[str, bytes]
+    source: str
+    digest: str
+
+    def check_digest(self) -> None:
+        """MODEL_UNUSABLE where the content is not what the card was made for."""
+        if self.digest != self.card.digest:
+            raise SegmentdError(
+                Reason.MODEL_UNUSABLE,
+                f"{self.source}: the content does not match its digest; the file was damaged or changed, copy it "
+                "again",
+            )
 
 
 def slug(name: str) -> str:
@@ -51,22 +85,78 @@ def slug(name: str) -> str:
 
 def reference_id(reference: str) -> str:
     """The id that a reference to a model (id, display name or file) stands for, as far as it can be told."""
-    return slug(Path(reference).name.removesuffix(SUFFIX))
+    path = Path(reference)
+    return slug(path.stem if path.suffix in MODEL_SUFFIXES else path.name)
 
 
 def seal(card: ModelCard, forest: ForestArrays) -> Model:
     """The model with its digest filled in."""
-    return Model(replace(card, digest=_digest(_manifest(card), _members(forest))), forest)
+    return Model(sealed(card, _members(forest)), forest)
 
 
 def save(model: Model, path: Path) -> None:
     """Write a model file so that it is either there whole or not at all."""
-    members = _members(model.forest)
-    members[_MANIFEST] = json.dumps(_manifest(model.card), indent=1, sort_keys=True).encode()
+    write_container(model.card, _members(model.forest), path)
+
+
+def load(path: Path) -> Model:
+    """Read and check the model file of a forest.
+
+    Raises
+    ------
+    SegmentdError
+        MODEL_NOT_FOUND, or MODEL_UNUSABLE with the rule that the file breaks.
+    """
+    return forest_model(read_container(open_bytes(path), str(path)))
+
+
+def forest_model(container: Container) -> Model:
+    """The forest in a container; MODEL_UNUSABLE where there is none."""
+    card = container.card
+    with refusing(container.source, _ADVICE):
+        if card.kind != FOREST:
+            raise ValueError(f"it holds a {card.kind}, not a forest")
+        forest = _forest(container.members, card)
+    container.check_digest()
+    return Model(card, forest)
+
+
+def open_bytes(path: Path) -> bytes:
+    """The bytes of a model file; MODEL_NOT_FOUND or MODEL_UNUSABLE."""
+    try:
+        if path.stat().st_size > MAX_INFLATED_BYTES:
+            raise SegmentdError(Reason.MODEL_UNUSABLE, f"{path}: is far too large for a model; remove it")
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise SegmentdError(Reason.MODEL_NOT_FOUND, f"{path}: there is no such model file") from error
+    except OSError as error:
+        raise SegmentdError(Reason.MODEL_UNUSABLE, f"{path}: cannot be read: {error.strerror}") from error
+
+
+@contextmanager
+def refusing(source: str, advice: str) -> Iterator[None]:
+    """Turn what is raised over nonsense in a file into MODEL_UNUSABLE about `source`."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError) as error:
+        what = f"lacks {error}" if isinstance(error, KeyError) else str(error)
+        if ";" not in what:  # else it says itself what to do
+            what = f"{what}; {advice}"
+        raise SegmentdError(Reason.MODEL_UNUSABLE, f"{source}: {what}") from error
+
+
+def sealed(card: ModelCard, members: Mapping[str, bytes]) -> ModelCard:
+    """The card with the digest of the model filled in."""
+    return replace(card, digest=_digest(_manifest(card), members))
+
+
+def write_container(card: ModelCard, members: Mapping[str, bytes], path: Path) -> None:
+    """Write a model file so that it is either there whole or not at all."""
+    manifest = json.dumps(_manifest(card), indent=1, sort_keys=True).encode()
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with part.open("wb") as file:
-            write_archive(file, members)
+            write_archive(file, {**members, _MANIFEST: manifest})
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
@@ -74,40 +164,17 @@ def save(model: Model, path: Path) -> None:
         part.unlink(missing_ok=True)
 
 
-def load(path: Path) -> Model:
-    """Read and check a model file.
-
-    Raises
-    ------
-    SegmentdError
-        MODEL_NOT_FOUND, or MODEL_UNUSABLE with the rule that the file breaks.
-    """
-    try:
-        with path.open("rb") as file:
-            members = read_archive(file, str(path))
-    except FileNotFoundError as error:
-        raise SegmentdError(Reason.MODEL_NOT_FOUND, f"{path}: there is no such model file") from error
-    except OSError as error:
-        raise SegmentdError(Reason.MODEL_UNUSABLE, f"{path}: cannot be read: {error.strerror}") from error
-    try:
+def read_container(data: bytes, source: str) -> Container:
+    """Card and members of a model file; MODEL_UNUSABLE with the rule that it breaks."""
+    members = read_archive(io.BytesIO(data), source)
+    with refusing(source, _ADVICE):
         manifest = _read_manifest(members.pop(_MANIFEST, b""))
-        card = _card(manifest)
-        forest = _forest(members, card)
-    except (ValueError, KeyError, TypeError) as error:
-        what = f"lacks {error}" if isinstance(error, KeyError) else str(error)
-        raise SegmentdError(
-            Reason.MODEL_UNUSABLE, f"{path}: {what}; train the model again or import it from its source"
-        ) from error
-    if _digest(manifest, members) != card.digest:
-        raise SegmentdError(
-            Reason.MODEL_UNUSABLE,
-            f"{path}: the content does not match its digest; the file was damaged or changed, copy it again",
-        )
-    return Model(card, forest)
+        return Container(_card(manifest), members, source, _digest(manifest, members))
 
 
 def _manifest(card: ModelCard) -> dict[str, Any]:
-    return {"format": "segmodel", "format_version": FORMAT_VERSION, **asdict(card)}
+    fields = {key: value for key, value in asdict(card).items() if value != _LATER.get(key, ...)}
+    return {"format": "segmodel", "format_version": FORMAT_VERSION, **fields}
 
 
 def _members(forest: ForestArrays) -> dict[str, bytes]:
@@ -123,26 +190,15 @@ def _digest(manifest: Mapping[str, Any], members: Mapping[str, bytes]) -> str:
     digest = hashlib.sha256()
     kept = {key: value for key, value in manifest.items() if key not in _NOT_IN_DIGEST}
     digest.update(json.dumps(kept, sort_keys=True, separators=(",", ":")).encode())
-    for name in sorted(members):
+    for name in sorted(name for name in members if not name.startswith(SOURCE_FOLDER)):
         digest.update(f"\0{name}\0{len(members[name])}\0".encode())
         digest.update(members[name])
     return digest.hexdigest()
 
 
 def _read_manifest(data: bytes) -> dict[str, Any]:
-    if not data or len(data) > MAX_JSON_BYTES:
-        raise ValueError(f"{_MANIFEST} is missing or larger than {MAX_JSON_BYTES} bytes")
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        if len({key for key, _ in pairs}) != len(pairs):
-            raise ValueError(f"{_MANIFEST} names a key twice")
-        return dict(pairs)
-
-    try:
-        manifest = json.loads(data, object_pairs_hook=unique)
-    except RecursionError as error:
-        raise ValueError(f"{_MANIFEST} is nested too deeply") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != "segmodel":
+    manifest = json_text.parse(data, _MANIFEST)
+    if manifest.get("format") != "segmodel":
         raise ValueError(f"{_MANIFEST} does not describe a segmodel")
     if manifest["format_version"] != FORMAT_VERSION:
         raise ValueError(
@@ -152,23 +208,29 @@ def _read_manifest(data: bytes) -> dict[str, Any]:
 
 
 def _card(manifest: dict[str, Any]) -> ModelCard:
-    fields = {key: manifest[key] for key in ModelCard.__dataclass_fields__}
+    fields = {key: manifest[key] for key in ModelCard.__dataclass_fields__ if key not in _LATER}
+    fields.update({key: manifest[key] for key in _LATER if key in manifest})
     fields["classes"] = tuple(ClassInfo(**entry) for entry in fields["classes"])
     fields["pixel_size"] = PixelSize(**fields["pixel_size"])
     fields["pixel_type"] = PixelType(fields["pixel_type"])
     fields["channels"] = tuple(fields["channels"])
+    fields["pixel_types"] = tuple(PixelType(value) for value in fields.get("pixel_types", ()))
     card = ModelCard(**fields)
+    fewest, most = (0, 0) if card.kind == REGRESSION else (2, 255)
     rules = {
-        "kind must be 'forest'": card.kind == "forest",
-        f"feature_set must be one of {', '.join(feature_sets())}": card.feature_set in feature_sets(),
+        f"kind must be one of {', '.join(_KINDS)}": card.kind in _KINDS,
+        f"feature_set must be one of {', '.join(feature_sets())}": card.kind != FOREST
+        or card.feature_set in feature_sets(),
         f"normalization must be one of {', '.join(METHODS)}": card.normalization in METHODS,
-        "classes must be 2 to 255 with values 1, 2, ...": 2 <= len(card.classes) <= 255
+        f"classes must be {fewest} to {most} with values 1, 2, ...": fewest <= len(card.classes) <= most
         and [entry.value for entry in card.classes] == list(range(1, len(card.classes) + 1)),
         "colours must be #RRGGBB": all(
             re.fullmatch("#[0-9A-Fa-f]{6}", entry.color) for entry in card.classes
         ),
-        "border_px must be a whole number from 0 to 4096": type(card.border_px) is int
-        and 0 <= card.border_px <= 4096,
+        f"border_px must be a whole number from 0 to {MAX_BORDER_PX}": all(
+            type(border) is int and 0 <= border <= MAX_BORDER_PX
+            for border in (card.border_px, card.original_border_px or 0)
+        ),
         "channel_count must be at least 1": type(card.channel_count) is int and card.channel_count >= 1,
         "id must be a slug": card.id == slug(card.id),
         "created must be an ISO 8601 time with its zone": _is_time(card.created),

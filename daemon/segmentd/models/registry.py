@@ -10,7 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from segmentd.errors import Reason, SegmentdError
-from segmentd.models import bundle
+from segmentd.models import bundle, files
 from segmentd.records import Fault, ModelCard
 
 
@@ -190,7 +190,7 @@ def _refresh(entry: ModelEntry) -> None:
         return
     entry.stamp = stamp
     try:
-        entry.card = bundle.load(entry.path).card
+        entry.card = files.load(entry.path).card
     except SegmentdError as error:
         entry.state, entry.fault = ModelState.FAILED, Fault(error.reason, error.message, error.metadata)
     else:

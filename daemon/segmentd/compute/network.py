@@ -1,0 +1,196 @@
+"""Imported networks: tiles of pixels in, class scores out, through onnxruntime (extra `onnx`)."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from segmentd.errors import Reason, SegmentdError
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+Floats = npt.NDArray[np.float32]
+Bytes = npt.NDArray[np.uint8]
+
+PROVIDERS = ("CPUExecutionProvider",)
+BATCH_PIXELS = 1 << 20
+MAX_BATCH = 8
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """How pixels go into a network and scores come out.
+
+    Attributes
+    ----------
+    task : str
+        `semantic`: class probabilities. `regression`: an image.
+    tile_height, tile_width : int
+        Of a tile with its borders, in pixels.
+    channels, outputs : int
+        Of the input; classes or channels of the output.
+    batch_free : bool
+        The network takes several tiles at once.
+    size_free : bool
+        The network takes tiles of other sizes.
+    channels_last : bool
+        Axes are (N, y, x, c), else (N, c, y, x).
+    scale_by_bit_depth : bool
+        Grey values are divided by the maximum of the pixel type, else go in as they are.
+    softmax : bool
+        The network gives logits; softmax makes probabilities of them.
+    source : str
+        The format that it was imported from.
+    """
+
+    task: Literal["semantic", "regression"]
+    tile_height: int
+    tile_width: int
+    channels: int
+    outputs: int
+    batch_free: bool
+    size_free: bool
+    channels_last: bool = True
+    scale_by_bit_depth: bool = True
+    softmax: bool = False
+    source: str = ""
+
+    @property
+    def batch(self) -> int:
+        """How many tiles to compute at once."""
+        if not self.batch_free:
+            return 1
+        return min(MAX_BATCH, max(1, BATCH_PIXELS // (self.tile_height * self.tile_width)))
+
+
+class Network:
+    """A network in memory. Calls from several threads are allowed.
+
+    Parameters
+    ----------
+    onnx : bytes
+        A file that `segmentd.models.onnx_check` has passed.
+    spec : NetworkSpec
+        What goes in and out.
+    threads : int
+        That one call uses.
+
+    Raises
+    ------
+    SegmentdError
+        MISSING_EXTRA; MODEL_UNUSABLE where the runtime refuses the network.
+    """
+
+    def __init__(self, onnx: bytes, spec: NetworkSpec, threads: int = 1) -> None:
+        self.spec = spec
+        self._session = _session(onnx, threads)
+        self._input: str = self._session.get_inputs()[0].name
+
+    def scores(self, tiles: Floats) -> Floats:
+        """Scores of tiles: float32 (N, C, h, w) to (N, h, w, outputs).
+
+        Raises
+        ------
+        SegmentdError
+            MODEL_UNUSABLE where the runtime fails, or the scores have another shape.
+        """
+        spec = self.spec
+        feed = np.ascontiguousarray(tiles.transpose(0, 2, 3, 1) if spec.channels_last else tiles)
+        try:
+            (out,) = self._session.run(None, {self._input: feed})
+        except Exception as error:  # the runtime's errors have no common class
+            raise _unusable(f"onnxruntime cannot run it: {_first_line(error)}") from error
+        count, _, height, width = tiles.shape
+        scores: Floats = np.asarray(out, np.float32)
+        if not spec.channels_last and scores.ndim == 4:
+            scores = np.moveaxis(scores, 1, -1)
+        if scores.shape != (count, height, width, spec.outputs):
+            raise _unusable(
+                f"it makes {scores.shape} of {feed.shape}, where {(count, height, width, spec.outputs)} was "
+                "announced"
+            )
+        return scores
+
+
+def prepare(pixels: npt.NDArray[np.generic], scale_by_bit_depth: bool) -> Floats:
+    """Pixels as a network takes them: float32, whole numbers over the maximum of their type on request.
+
+    Pixels that are not finite become 0.
+    """
+    out = pixels.astype(np.float32)
+    if pixels.dtype.kind == "f":
+        out[~np.isfinite(out)] = 0.0
+    elif scale_by_bit_depth:
+        out /= np.float32(np.iinfo(pixels.dtype).max)
+    return out
+
+
+def decide(scores: Floats, softmax: bool) -> tuple[Bytes, Bytes]:
+    """Label and confidence of every pixel.
+
+    Parameters
+    ----------
+    scores : float32 array (h, w, K)
+        Probabilities, or logits with `softmax`. Pixels with scores that are not numbers get label 0 and
+        confidence 0.
+
+    Returns
+    -------
+    labels, confidence : uint8 arrays (h, w)
+        1..K, the first class of highest score; and that score in percent.
+    """
+    winner = scores.argmax(axis=2)
+    best = np.take_along_axis(scores, winner[..., None], axis=2)[..., 0]
+    if softmax:
+        best = 1.0 / np.exp(scores - best[..., None]).sum(axis=2)
+    valid = np.isfinite(best)
+    percent = np.rint(100.0 * np.clip(np.where(valid, best, 0.0), 0.0, 1.0))
+    return np.where(valid, winner + 1, 0).astype(np.uint8), percent.astype(np.uint8)
+
+
+def trial(args: dict[str, Any], fds: list[int]) -> tuple[Any, list[npt.NDArray[Any]]]:
+    """Run a network once on zeros; called in a worker process (`segmentd.workers`).
+
+    `args` is a NetworkSpec as a mapping, `fds` holds the ONNX file.
+    """
+    spec = NetworkSpec(**args)
+    onnx = os.pread(fds[0], os.fstat(fds[0]).st_size, 0)
+    tiles = np.zeros((spec.batch, spec.channels, spec.tile_height, spec.tile_width), np.float32)
+    scores = Network(onnx, spec).scores(tiles)
+    if not np.isfinite(scores).all():
+        raise _unusable("it makes values that are not numbers of an empty image")
+    return None, []
+
+
+def _session(onnx: bytes, threads: int) -> onnxruntime.InferenceSession:
+    try:
+        import onnxruntime
+    except ModuleNotFoundError as error:
+        raise SegmentdError(
+            Reason.MISSING_EXTRA,
+            "imported networks need onnxruntime; install it with: pip install 'segmentd[onnx]'",
+            extra="onnx",
+        ) from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.use_deterministic_compute = True
+    options.log_severity_level = 4  # what matters comes as an exception
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        return onnxruntime.InferenceSession(onnx, options, providers=list(PROVIDERS))
+    except Exception as error:  # the runtime's errors have no common class
+        raise _unusable(f"onnxruntime refuses it: {_first_line(error)}") from error
+
+
+def _unusable(what: str) -> SegmentdError:
+    return SegmentdError(Reason.MODEL_UNUSABLE, f"the network cannot be used: {what}; export it again")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
