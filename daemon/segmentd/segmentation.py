@@ -72,7 +72,7 @@ def segment_image(
         Whatever is wrong with the image, the model or the disk; nothing is left of the results then.
     """
     card, info = lease.card, image.info
-    channels = used_channels(card, info.pixel_type, info.channel_names, image.name)
+    channels = used_channels(card, info.pixel_type, info.channel_names, image.name, info.rgb)
     records: list[Segmentation] = []
     fresh: deque[FreshPlane] = deque()
     writer: ResultWriter | None = None

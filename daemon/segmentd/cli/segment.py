@@ -139,10 +139,11 @@ def _find_model(reference: str, folder: Path | None) -> Path:
     import asyncio
 
     from segmentd.models.registry import Registry
+    from segmentd.records import MODEL_SUFFIXES
     from segmentd.settings import load
 
     path = Path(reference)
-    if path.suffix == ".segmodel" or path.is_file():
+    if path.suffix in MODEL_SUFFIXES or path.is_file():
         return path
     registry = Registry(folder or load(None).models.folder, _unused, _unused)
     return asyncio.run(registry.find(reference)).path

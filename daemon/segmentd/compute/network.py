@@ -37,7 +37,7 @@ class NetworkSpec:
     batch_free : bool
         The network takes several tiles at once.
     size_free : bool
-        The network takes tiles of other sizes.
+        The network takes tiles of other sizes, too.
     channels_last : bool
         Axes are (N, y, x, c), else (N, c, y, x).
     scale_by_bit_depth : bool
@@ -126,7 +126,7 @@ def prepare(pixels: npt.NDArray[np.generic], scale_by_bit_depth: bool) -> Floats
     if pixels.dtype.kind == "f":
         out[~np.isfinite(out)] = 0.0
     elif scale_by_bit_depth:
-        out /= np.float32(np.iinfo(pixels.dtype).max)
+        out /= np.float32(np.iinfo(pixels.dtype.name).max)
     return out
 
 

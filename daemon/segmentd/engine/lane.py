@@ -14,12 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from segmentd.engine.ahead import one_ahead
-from segmentd.engine.predictor import Predictor
-from segmentd.engine.segmenter import Band, BandResult, PlaneJob, TileResult
+from segmentd.engine.loaded import Job, Loaded, make_ready
+from segmentd.engine.segmenter import Band, BandResult, TileResult
 from segmentd.engine.shelves import Shelves, shelf_rows
-from segmentd.engine.source import ArraySource, PlaneSource, bands
+from segmentd.engine.source import ArraySource, PlaneSource
 from segmentd.errors import Reason, SegmentdError
-from segmentd.models import bundle
+from segmentd.models import files
 from segmentd.records import ModelCard, SegmentOptions
 from segmentd.settings.values import usable_cores
 
@@ -48,7 +48,7 @@ class CpuLane:
         self.threads = threads or usable_cores()
         self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="cpu-lane")
         # Newest first; the one before stays for planes that began with it.
-        self._models: dict[Path, list[Predictor]] = {}
+        self._models: dict[Path, list[Loaded]] = {}
         self._lock = threading.Lock()
 
     def load(self, path: Path) -> ModelCard:
@@ -57,14 +57,14 @@ class CpuLane:
         Raises
         ------
         SegmentdError
-            MODEL_NOT_FOUND or MODEL_UNUSABLE; what was loaded before stays loaded.
+            MODEL_NOT_FOUND, MODEL_UNUSABLE or MISSING_EXTRA; what was loaded before stays loaded.
         """
-        model = Predictor(bundle.load(path))
+        model = make_ready(files.load(path), self.threads)
         pixels = np.zeros((model.card.channel_count, WARM_UP_PX, WARM_UP_PX), model.card.pixel_type.value)
-        job = PlaneJob(model, ArraySource(pixels), slice(None), SegmentOptions())
-        band = job.read(0, WARM_UP_PX)
-        for core in job.tiles(band):
-            job.run_tile(band, core)
+        job = model.job(ArraySource(pixels), slice(None), SegmentOptions())
+        for rows in job.bands():
+            for work in job.work(job.read(*rows)):
+                work()
         with self._lock:
             self._models[path] = [model, *self._models.get(path, [])[: KEPT_VERSIONS - 1]]
         return model.card
@@ -92,7 +92,7 @@ class CpuLane:
         path : Path
             A loaded model.
         source : PlaneSource
-            The plane, in the model's pixel type.
+            The plane, in a pixel type that the model takes.
         options : SegmentOptions
             Border, tile and minimum confidence.
         channels : slice
@@ -115,12 +115,11 @@ class CpuLane:
         if model is None:
             raise SegmentdError(Reason.MODEL_UNUSABLE, f"{path}: the model is not loaded; load it first")
         began = time.perf_counter()
-        job = PlaneJob(model, source, channels, options)
-        for band in one_ahead(lambda rows: job.read(*rows), bands(source)):
-            for strip in self._run(job, band, on_tile):
-                # What the caller does with a strip does not count.
-                yield replace(strip, compute_seconds=time.perf_counter() - began)
-                began = time.perf_counter()
+        job = model.job(source, channels, options)
+        for strip in job.arrange(self._strips(job, on_tile)):
+            # What the caller does with a strip does not count.
+            yield replace(strip, compute_seconds=time.perf_counter() - began)
+            began = time.perf_counter()
 
     def segment_array(
         self, path: Path, pixels: npt.NDArray[np.generic], options: SegmentOptions
@@ -138,26 +137,29 @@ class CpuLane:
             sum(strip.compute_seconds for strip in strips),
         )
 
-    def _run(self, job: PlaneJob, band: Band, on_tile: TileListener | None) -> Iterator[BandResult]:
-        shelves = Shelves(band, job.source.shape[2], shelf_rows(band, job.tile_px))
-        for tile in self._tiles(job, band):
-            if on_tile is not None:
-                on_tile(tile)
-            yield from shelves.put(tile)
+    def _strips(self, job: Job, on_tile: TileListener | None) -> Iterator[BandResult]:
+        for band in one_ahead(lambda rows: job.read(*rows), job.bands()):
+            shelves = Shelves(band, job.source.shape[2], shelf_rows(band, job.tile_px))
+            for tile in self._tiles(job, band):
+                if on_tile is not None:
+                    on_tile(tile)
+                yield from shelves.put(tile)
 
-    def _tiles(self, job: PlaneJob, band: Band) -> Iterator[TileResult]:
+    def _tiles(self, job: Job, band: Band) -> Iterator[TileResult]:
         """The tiles of a band as they are done."""
-        waiting: set[Future[TileResult]] = set()
+        waiting: set[Future[list[TileResult]]] = set()
         try:
-            for core in job.tiles(band):
-                waiting.add(self._pool.submit(job.run_tile, band, core))
+            for work in job.work(band):
+                waiting.add(self._pool.submit(work))
                 # A few tiles ahead keep every thread busy; more would only hold memory.
                 if len(waiting) >= 2 * self.threads:
                     done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                    yield from (future.result() for future in done)
+                    for future in done:
+                        yield from future.result()
             while waiting:
                 done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                yield from (future.result() for future in done)
+                for future in done:
+                    yield from future.result()
         finally:
             for future in waiting:
                 future.cancel()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -13,6 +14,51 @@ from segmentd.engine.source import BAND_STEP_ROWS
 def shelf_rows(band: Band, tile_px: int) -> int:
     """Rows of a strip: a row of tiles where results can be written by it, else the whole band."""
     return tile_px if tile_px % BAND_STEP_ROWS == 0 else band.stop - band.start
+
+
+def in_steps(strips: Iterable[BandResult], height: int) -> Iterator[BandResult]:
+    """The strips of a plane of `height` rows, cut anew where results can be written: at full steps.
+
+    Strips that end there already go through as they are; none is held longer than until the next.
+    """
+    rest: BandResult | None = None
+    for strip in strips:
+        joined = strip if rest is None else _joined(rest, strip)
+        end = joined.first_row + len(joined.labels)
+        full = end if end == height else end - end % BAND_STEP_ROWS
+        ready, rest = _split(joined, full)
+        if ready is not None:
+            yield ready
+    if rest is not None:
+        yield rest
+
+
+def _joined(upper: BandResult, lower: BandResult) -> BandResult:
+    return BandResult(
+        upper.first_row,
+        np.concatenate([upper.labels, lower.labels]),
+        np.concatenate([upper.confidence, lower.confidence]),
+        np.concatenate([upper.pixels, lower.pixels], axis=1),
+        upper.masked_pixels + lower.masked_pixels,
+        upper.compute_seconds + lower.compute_seconds,
+    )
+
+
+def _split(strip: BandResult, row: int) -> tuple[BandResult | None, BandResult | None]:
+    """What lies above a row of the plane, and what is left; counts and times go with the upper part."""
+    rows = row - strip.first_row
+    if rows <= 0:
+        return None, strip
+    if rows == len(strip.labels):
+        return strip, None
+    upper = replace(
+        strip,
+        labels=strip.labels[:rows],
+        confidence=strip.confidence[:rows],
+        pixels=strip.pixels[:, :rows],
+    )
+    lower = BandResult(row, strip.labels[rows:], strip.confidence[rows:], strip.pixels[:, rows:], 0, 0.0)
+    return upper, lower
 
 
 class Shelves:

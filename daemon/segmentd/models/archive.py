@@ -57,7 +57,7 @@ def read_archive(file: BinaryIO, source: str, names: re.Pattern[str] = _NAME) ->
     source : str
         What to call it in an error.
     names : pattern
-        What members may be called; `\\` separates folders as `/` does.
+        What members may be called, with `/` between folders; a backslash counts as one.
 
     Raises
     ------

@@ -58,7 +58,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Container:
-    """A model file that was read: its card and other members, where it came from, the digest of what is there."""
+    """A model file that was read: card, other members, where it came from, digest of what is there."""
 
     card: ModelCard
     members: Mapping[str, bytes]
@@ -70,8 +70,8 @@ class Container:
         if self.digest != self.card.digest:
             raise SegmentdError(
                 Reason.MODEL_UNUSABLE,
-                f"{self.source}: the content does not match its digest; the file was damaged or changed, copy it "
-                "again",
+                f"{self.source}: the content does not match its digest; the file was damaged or changed, "
+                "copy it again",
             )
 
 

@@ -107,7 +107,7 @@ def _channels(root: ElementTree.Element) -> tuple[int, tuple[PixelType, ...]]:
         unknown = [name for name in types if name not in _PIXEL_TYPES]
         if unknown or not types:
             raise ValueError(
-                f"pixel type {' '.join(unknown)[:60] or 'missing'} is not supported; of such models those for "
+                f"pixel type {' '.join(unknown)[:60] or 'missing'} is not supported; models for "
                 f"{', '.join(_PIXEL_TYPES)} can be used"
             )
         counts = {_PIXEL_TYPES[name][1] for name in types}

@@ -101,7 +101,9 @@ def colors_of(values: Any, what: str) -> tuple[str, ...]:
 
 def sizes_of(values: Any, what: str, low: int, high: int) -> tuple[int, ...]:
     """Whole numbers from `low` to `high`."""
-    if not isinstance(values, list) or not all(type(value) is int and low <= value <= high for value in values):
+    if not isinstance(values, list) or not all(
+        type(value) is int and low <= value <= high for value in values
+    ):
         raise ValueError(f"{what} must be a list of whole numbers from {low} to {high}, not {values}")
     return tuple(values)
 

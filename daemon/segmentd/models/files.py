@@ -29,9 +29,14 @@ def load(path: Path) -> AnyModel:
     SegmentdError
         MODEL_NOT_FOUND, or MODEL_UNUSABLE with the rule that the file breaks.
     """
-    sidecar = path.with_suffix(".json")
-    beside = bundle.open_bytes(sidecar) if path.suffix == ".onnx" and sidecar.is_file() else None
+    sidecar = sidecar_of(path)
+    beside = bundle.open_bytes(sidecar) if sidecar and sidecar.is_file() else None
     return parse(bundle.open_bytes(path), str(path), path.stem, beside)
+
+
+def sidecar_of(path: Path) -> Path | None:
+    """Where the metadata of a bare `.onnx` file lie; other kinds of file have none."""
+    return path.with_suffix(".json") if path.suffix == ".onnx" else None
 
 
 def parse(data: bytes, source: str, name: str, sidecar: bytes | None = None) -> AnyModel:
@@ -60,7 +65,9 @@ def parse(data: bytes, source: str, name: str, sidecar: bytes | None = None) -> 
     members = read_archive(io.BytesIO(data), source, FOREIGN_NAME)
     if b'"segmodel"' in members.get(_OWN_MANIFEST, b"")[: 1 << 20]:
         own = bundle.read_container(data, source)
-        return bundle.forest_model(own) if own.card.kind == bundle.FOREST else network_model.from_container(own)
+        return (
+            bundle.forest_model(own) if own.card.kind == bundle.FOREST else network_model.from_container(own)
+        )
     with bundle.refusing(source, _ADVICE):
         return _package(members, name)
 
@@ -92,8 +99,8 @@ def _package(members: dict[str, bytes], name: str) -> NetworkModel:
     description = _describe(metadata[0], members[metadata[0]])
     if foreign.kind_of(onnx) == foreign.ZIP:
         raise ValueError(
-            "its network is a TensorFlow SavedModel, of the time before ONNX; convert it with tf2onnx and import "
-            "the .onnx file"
+            "its network is a TensorFlow SavedModel, of the time before ONNX; convert it with tf2onnx and "
+            "import the .onnx file"
         )
     kept = {f"metadata.{metadata[0].rpartition('.')[2]}": members[metadata[0]]}
     licence = next((member for member in top if member.endswith(".txt")), None)

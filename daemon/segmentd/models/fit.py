@@ -10,27 +10,24 @@ from segmentd.records import ModelCard, PixelType
 
 
 def used_channels(
-    card: ModelCard, pixel_type: PixelType, channel_names: tuple[str, ...], source: str
+    card: ModelCard,
+    pixel_type: PixelType,
+    channel_names: tuple[str, ...],
+    source: str,
+    rgb: bool = True,
 ) -> slice:
     """Which channels of an image the model computes on.
 
     A model for one channel finds it by name, else takes the image's only channel, else the channel at
-    the position it was trained on.
+    the position it was trained on. A network that wants blue, green, red gets three channels in turn, unless
+    `rgb` says that they are no colours.
 
     Raises
     ------
     SegmentdError
         PIXEL_TYPE_MISMATCH or CHANNEL_COUNT_MISMATCH; `source` names the image in the message.
     """
-    if pixel_type != card.pixel_type:
-        raise SegmentdError(
-            Reason.PIXEL_TYPE_MISMATCH,
-            f"{source}: pixels are {pixel_type}, model '{card.display_name}' was trained on "
-            f"{card.pixel_type}; acquire or convert to {card.pixel_type}, or train a model on {pixel_type}",
-            field="pixel_type",
-            image=str(pixel_type),
-            model=str(card.pixel_type),
-        )
+    _check_pixel_type(card, pixel_type, source)
     count = len(channel_names)
     if card.channel is not None and card.channel_index is not None:
         if count == 1:
@@ -41,7 +38,7 @@ def used_channels(
         if index < count:
             return slice(index, index + 1)
     elif count == card.channel_count:
-        return slice(0, count)
+        return slice(None, None, -1) if card.bgr and rgb else slice(0, count)
     wanted = f"channel '{card.channel}'" if card.channel is not None else f"{card.channel_count} channel(s)"
     raise SegmentdError(
         Reason.CHANNEL_COUNT_MISMATCH,
@@ -50,6 +47,24 @@ def used_channels(
         field="channel_count",
         image=str(count),
         model=str(card.channel_count),
+    )
+
+
+def _check_pixel_type(card: ModelCard, pixel_type: PixelType, source: str) -> None:
+    allowed = card.pixel_types or (card.pixel_type,)
+    if pixel_type in allowed:
+        return
+    kinds = " or ".join(allowed)
+    verb, otherwise = (
+        ("takes", "use a model for") if card.pixel_types else ("was trained on", "train a model on")
+    )
+    raise SegmentdError(
+        Reason.PIXEL_TYPE_MISMATCH,
+        f"{source}: pixels are {pixel_type}, model '{card.display_name}' {verb} {kinds}; acquire or convert "
+        f"to {kinds}, or {otherwise} {pixel_type}",
+        field="pixel_type",
+        image=str(pixel_type),
+        model=kinds,
     )
 
 

@@ -41,7 +41,7 @@ def parse(data: bytes, name: str) -> dict[str, Any]:
 
 
 def _check_depth(value: object, name: str) -> None:
-    level = [value]
+    level: list[Any] = [value]
     for _ in range(MAX_DEPTH):
         level = [
             inner

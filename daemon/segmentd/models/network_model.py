@@ -111,7 +111,7 @@ def check_border(border_px: int, spec: NetworkSpec) -> None:
     """ValueError where a border leaves nothing of the network's tile."""
     if 2 * border_px >= min(spec.tile_height, spec.tile_width):
         raise ValueError(
-            f"a border of {border_px} px leaves nothing of its tiles of {spec.tile_height} x {spec.tile_width}"
+            f"a border of {border_px} px leaves nothing of tiles of {spec.tile_height} x {spec.tile_width} px"
         )
 
 
@@ -130,7 +130,11 @@ def _spec(description: Description, taken: Shape, made: Shape) -> NetworkSpec:
             raise ValueError(f"it {what} {shape[0]} tiles at once; the first axis must be free, or 1")
     last = description.channels_last
     height, width, channels = _agreed(
-        description.input_shape, _image(taken, last), (None, None, description.channels), "InputShape", "takes"
+        description.input_shape,
+        _image(taken, last),
+        (None, None, description.channels),
+        "InputShape",
+        "takes",
     )
     announced = (height, width, None)
     *same, outputs = _agreed(description.output_shape, _image(made, last), announced, "OutputShape", "makes")
@@ -196,7 +200,10 @@ def _check_spec(spec: NetworkSpec, card: ModelCard, taken: Shape, made: Shape) -
         raise ValueError(f"{_SPEC} has impossible sizes {list(numbers)}")
     if not all(type(flag) is bool for flag in flags) or not isinstance(spec.source, str):
         raise ValueError(f"{_SPEC} has flags that are neither true nor false")
-    if (card.kind == bundle.NETWORK) != (spec.task == SEMANTIC) or spec.task not in ("semantic", "regression"):
+    if (card.kind == bundle.NETWORK) != (spec.task == SEMANTIC) or spec.task not in (
+        "semantic",
+        "regression",
+    ):
         raise ValueError(f"{_SPEC} says {spec.task!r}, the card {card.kind!r}")
     described = Description(
         name=card.display_name,
@@ -212,7 +219,9 @@ def _check_spec(spec: NetworkSpec, card: ModelCard, taken: Shape, made: Shape) -
     if _spec(described, taken, made) != spec or card.channel_count != spec.channels:
         raise ValueError(f"{_SPEC} does not fit the network")
     if card.kind == bundle.NETWORK and len(card.classes) != spec.outputs:
-        raise ValueError(f"the network tells {spec.outputs} classes apart, the card names {len(card.classes)}")
+        raise ValueError(
+            f"the network tells {spec.outputs} classes apart, the card names {len(card.classes)}"
+        )
     if card.pixel_type not in card.pixel_types:
         raise ValueError("the card does not name the pixel types that the network takes")
     check_border(card.border_px, spec)

@@ -125,8 +125,7 @@ ELEMENTS = {
 
 # Deterministic arithmetic on tensors, and control flow. Left out: random numbers, decoders of images,
 # text, training losses, optional values.
-OPERATORS = frozenset(
-    """
+_OPERATORS = """
     Abs Acos Acosh Add AffineGrid And ArgMax ArgMin Asin Asinh Atan Atanh Attention AveragePool
     BatchNormalization BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Cast CastLike Ceil Celu
     CenterCropPad Clip Compress Concat ConcatFromSequence Constant ConstantOfShape Conv ConvInteger
@@ -142,5 +141,5 @@ OPERATORS = frozenset(
     ScatterND Selu SequenceAt SequenceConstruct SequenceEmpty SequenceInsert SequenceLength Shape Shrink
     Sigmoid Sign Sin Sinh Size Slice Softmax Softplus Softsign SpaceToDepth Split SplitToSequence Sqrt
     Squeeze Sub Sum Swish Tan Tanh ThresholdedRelu Tile TopK Transpose Trilu Unsqueeze Upsample Where Xor
-    """.split()
-)
+"""
+OPERATORS = frozenset(_OPERATORS.split())

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from segmentd.errors import Reason, SegmentdError
 from segmentd.models import bundle, files
-from segmentd.records import Fault, ModelCard
+from segmentd.records import MODEL_SUFFIXES, Fault, ModelCard
 
 
 class ModelState(StrEnum):
@@ -32,7 +32,7 @@ class ModelEntry:
     state: ModelState = ModelState.UNLOADED
     fault: Fault | None = None
     leases: int = 0
-    stamp: tuple[int, int, int] | None = None
+    stamp: tuple[int, ...] | None = None
     loading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
@@ -55,7 +55,7 @@ class Registry:
     Parameters
     ----------
     folder : Path
-        Where `.segmodel` files lie; may be missing.
+        Where model files lie; may be missing.
     load, unload
         Bring a model file to the device (returns its card, raises SegmentdError), take it off. They
         block and are called in a thread.
@@ -87,7 +87,7 @@ class Registry:
         SegmentdError
             MODEL_NOT_FOUND, or MODEL_AMBIGUOUS where several bear the name.
         """
-        if reference.endswith(bundle.SUFFIX) or "/" in reference:
+        if reference.endswith(MODEL_SUFFIXES) or "/" in reference:
             path = Path(reference).expanduser().absolute()  # noqa: ASYNC240 (no disk for an absolute path)
             entry = self._entries.setdefault(path, ModelEntry(path))
             if entry.state not in (ModelState.ACTIVE, ModelState.LOADING):
@@ -171,16 +171,22 @@ class Registry:
         entry.state, entry.stamp, entry.fault = ModelState.ACTIVE, stamp, None
 
     def _files(self) -> Sequence[Path]:
-        found = self.folder.glob(f"*{bundle.SUFFIX}") if self.folder.is_dir() else []
-        return sorted(path.absolute() for path in found if not path.name.startswith("."))
+        found = self.folder.iterdir() if self.folder.is_dir() else []
+        return sorted(
+            path.absolute()
+            for path in found
+            if path.suffix in MODEL_SUFFIXES and not path.name.startswith(".")
+        )
 
 
-def _stamp(path: Path) -> tuple[int, int, int] | None:
+def _stamp(path: Path) -> tuple[int, ...] | None:
     try:
         stat = path.stat()
     except OSError:
         return None
-    return stat.st_mtime_ns, stat.st_size, stat.st_ino
+    sidecar = files.sidecar_of(path)
+    beside = _stamp(sidecar) if sidecar else None
+    return stat.st_mtime_ns, stat.st_size, stat.st_ino, *(beside or ())
 
 
 def _refresh(entry: ModelEntry) -> None:

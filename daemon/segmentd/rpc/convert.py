@@ -8,9 +8,16 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from segmentd.errors import Reason, SegmentdError
-from segmentd.models.bundle import SUFFIX
 from segmentd.models.registry import ModelEntry
-from segmentd.records import ClassInfo, PixelSize, PixelType, Region, ResultEvent, Segmentation
+from segmentd.records import (
+    MODEL_SUFFIXES,
+    ClassInfo,
+    PixelSize,
+    PixelType,
+    Region,
+    ResultEvent,
+    Segmentation,
+)
 from segmentd.rpc.faults import bad_field, status_of
 from segmentd.v1 import model_service_pb2, pixels_pb2, segmentation_service_pb2
 
@@ -54,7 +61,7 @@ def resource_id(name: str, collection: str, field: str = "name") -> str:
 def model_reference(name: str, field: str = "name") -> str:
     """The id or display name in `models/{model}`; a path is not a name, callers may not open files."""
     reference = resource_id(name, "models", field)
-    if "/" in reference or reference.endswith(SUFFIX):
+    if "/" in reference or reference.endswith(MODEL_SUFFIXES):
         raise bad_field(field, f"'{name}' must name a model by its id or display name, not by a path")
     return reference
 

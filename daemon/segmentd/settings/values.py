@@ -12,7 +12,8 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 from pydantic_core import PydanticCustomError
 
-MODEL_SUFFIX = ".segmodel"
+from segmentd.records import MODEL_SUFFIXES
+
 _SLUG = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 _LISTEN = re.compile(r"(?:\[(?P<v6>[^\[\]]+)\]|(?P<host>[^:\[\]\s]+)):(?P<port>\d{1,5})", re.ASCII)
 
@@ -100,7 +101,7 @@ def _make_absolute(value: Any, info: ValidationInfo) -> Path:
 
 def _resolve_model(value: Any, info: ValidationInfo) -> Any:
     """A model named by its file is meant from the configuration's folder; a name stays a name."""
-    if isinstance(value, str) and value.endswith(MODEL_SUFFIX):
+    if isinstance(value, str) and value.endswith(MODEL_SUFFIXES):
         return str(_make_absolute(value, info))
     return value
 

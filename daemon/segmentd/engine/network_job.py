@@ -1,0 +1,147 @@
+"""One plane through an imported network: tiles as the network wants them, rows of tiles as bands."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import numpy as np
+
+from segmentd import telemetry
+from segmentd.compute import fixed_tiles, network
+from segmentd.compute.decide import apply_minimum_confidence
+from segmentd.compute.fixed_tiles import Span
+from segmentd.engine.segmenter import Band, BandResult, TileResult
+from segmentd.engine.shelves import in_steps
+from segmentd.engine.source import PlaneSource
+from segmentd.errors import Reason, SegmentdError
+from segmentd.models.network_model import NetworkModel
+from segmentd.records import Region, SegmentOptions
+
+# Networks of free size halve their planes several times: edges are multiples of this.
+EDGE_STEP_PX = 32
+MAX_EDGE_PX = 4096
+
+_log = telemetry.get_logger(__name__)
+
+
+class LoadedNetwork:
+    """A network in memory; its planes may be computed by several threads at once."""
+
+    def __init__(self, model: NetworkModel, threads: int) -> None:
+        self.card = model.card
+        self.spec = model.spec
+        self._network = network.Network(model.onnx, model.spec, threads)
+        # One call uses all threads; several at once would only need more memory.
+        self._turn = threading.Lock()
+        self._warned = False
+
+    def job(self, source: PlaneSource, channels: slice, options: SegmentOptions) -> NetworkJob:
+        """Make a plane ready to be computed."""
+        return NetworkJob(self, source, channels, options)
+
+    def scores(self, tiles: network.Floats) -> network.Floats:
+        """Scores of tiles: float32 (N, C, h, w) to (N, h, w, K)."""
+        with self._turn, telemetry.stage("network"):
+            return self._network.scores(tiles)
+
+    def tile_shape(self, border_px: int, tile_px: int | None) -> tuple[int, int]:
+        """Height and width of a tile with its borders.
+
+        Raises
+        ------
+        SegmentdError
+            BAD_FIELD where the border leaves nothing of a tile.
+        """
+        height, width = self.spec.tile_height, self.spec.tile_width
+        if tile_px is not None and self.spec.size_free:
+            height = width = min(MAX_EDGE_PX, -(-(tile_px + 2 * border_px) // EDGE_STEP_PX) * EDGE_STEP_PX)
+        elif tile_px is not None and not self._warned:
+            self._warned = True
+            _log.warning(
+                "the tile size is ignored, the network has its own",
+                model=self.card.id,
+                height=height,
+                width=width,
+            )
+        if 2 * border_px >= min(height, width):
+            raise SegmentdError(
+                Reason.BAD_FIELD,
+                f"a border of {border_px} px leaves nothing of the tiles of {height} x {width} px of model "
+                f"'{self.card.display_name}'; use less than {min(height, width) // 2}",
+                field="border_pixels",
+            )
+        return height, width
+
+
+class NetworkJob:
+    """A plane made ready for a network.
+
+    Parameters
+    ----------
+    loaded : LoadedNetwork
+        What to compute.
+    source : PlaneSource
+        The plane, in a pixel type that the model takes.
+    channels : slice
+        The channels that the model uses, in its order.
+    options : SegmentOptions
+        Border and minimum confidence; the tile, where the network is free to take another.
+    """
+
+    def __init__(
+        self, loaded: LoadedNetwork, source: PlaneSource, channels: slice, options: SegmentOptions
+    ) -> None:
+        self._loaded = loaded
+        self._spec = loaded.spec
+        self.source = source
+        self._channels = channels
+        self._min_confidence = options.min_confidence
+        border_px = loaded.card.border_px if options.border_px is None else options.border_px
+        tile_height, tile_width = loaded.tile_shape(border_px, options.tile_px)
+        self.tile_px = tile_height
+        _, height, width = source.shape
+        self._rows = {span.first: span for span in fixed_tiles.spans(height, tile_height, border_px)}
+        self._columns = fixed_tiles.spans(width, tile_width, border_px)
+
+    def bands(self) -> Iterator[tuple[int, int]]:
+        """First and last row (exclusive) that each row of tiles answers for, from the top."""
+        for span in self._rows.values():
+            yield span.first, span.stop
+
+    def read(self, start: int, stop: int) -> Band:
+        """Read the rows that a row of tiles needs."""
+        span = self._rows[start]
+        low, high = max(0, span.start), min(self.source.shape[1], span.start + span.size)
+        return Band(start, stop, low, self.source.rows(low, high), self._channels)
+
+    def work(self, band: Band) -> Iterator[Callable[[], list[TileResult]]]:
+        """The tiles of a band in batches, to be computed by any thread in any order."""
+        for first in range(0, len(self._columns), self._spec.batch):
+            yield partial(self._run, band, self._columns[first : first + self._spec.batch])
+
+    def arrange(self, strips: Iterator[BandResult]) -> Iterator[BandResult]:
+        """Rows of tiles end anywhere; results are written in full steps."""
+        return in_steps(strips, self.source.shape[1])
+
+    def _run(self, band: Band, columns: list[Span]) -> list[TileResult]:
+        rows, height = self._rows[band.start], self.source.shape[1]
+        tiles = [fixed_tiles.cut(band.used, rows, column, band.low, height) for column in columns]
+        scores = self._loaded.scores(
+            np.stack([network.prepare(tile, self._spec.scale_by_bit_depth) for tile in tiles])
+        )
+        return [self._result(band, rows, *pair) for pair in zip(columns, scores, strict=True)]
+
+    def _result(self, band: Band, rows: Span, columns: Span, scores: network.Floats) -> TileResult:
+        """Label and confidence of the pixels that a tile answers for."""
+        core = Region(rows.first, columns.first, rows.stop - rows.first, columns.stop - columns.first)
+        y, x = rows.first - rows.start, columns.first - columns.start
+        kept = scores[y : y + core.height, x : x + core.width]
+        labels, confidence = network.decide(kept, self._spec.softmax)
+        labels = apply_minimum_confidence(labels, confidence, self._min_confidence)
+        if band.mask is not None:
+            bad = band.mask[:, core.x : core.x + core.width]
+            labels[bad] = 0
+            confidence[bad] = 0
+        return TileResult(core, labels, confidence)
