@@ -17,11 +17,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 
-MODEL_SUFFIX = ".segmodel"
-# Our own form first, then those that are imported as they are.
-MODEL_SUFFIXES = (MODEL_SUFFIX, ".czann", ".czseg", ".czmodel", ".onnx")
-
-
 class PixelType(StrEnum):
     """Pixel types the daemon computes on; names are those of numpy."""
 

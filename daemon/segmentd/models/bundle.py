@@ -28,9 +28,10 @@ from segmentd.compute.normalize import METHODS
 from segmentd.errors import Reason, SegmentdError
 from segmentd.models import json_text
 from segmentd.models.archive import MAX_INFLATED_BYTES, read_archive, write_archive
-from segmentd.records import MODEL_SUFFIX, MODEL_SUFFIXES, ClassInfo, ModelCard, PixelSize, PixelType
+from segmentd.records import ClassInfo, ModelCard, PixelSize, PixelType
+from segmentd.settings.values import MODEL_SUFFIXES
 
-SUFFIX = MODEL_SUFFIX
+SUFFIX = ".segmodel"
 FORMAT_VERSION = 1
 FOREST = "forest"
 NETWORK = "network"

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from segmentd.errors import Reason, SegmentdError
 from segmentd.models import bundle, files
-from segmentd.records import MODEL_SUFFIXES, Fault, ModelCard
+from segmentd.records import Fault, ModelCard
+from segmentd.settings.values import MODEL_SUFFIXES
 
 
 class ModelState(StrEnum):
