@@ -36,6 +36,7 @@ HOLD_REASONS = frozenset(
         Reason.MODEL_NOT_FOUND,
         Reason.MODEL_AMBIGUOUS,
         Reason.MODEL_UNUSABLE,
+        Reason.MISSING_EXTRA,
     }
 )
 HOLD_SECONDS = 5.0

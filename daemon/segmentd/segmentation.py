@@ -28,6 +28,7 @@ from segmentd.results.store import ResultWriter
 # Smaller planes are read whole.
 STREAM_ABOVE_BYTES = 128 << 20
 MAX_ROW_BLOCK = 1024
+IMAGE_OUTPUTS = ("image",)
 
 Report = Callable[[PlaneIndex], None]
 
@@ -85,13 +86,13 @@ def segment_image(
         for page, (index, source) in enumerate(zip(info.planes(), sources, strict=True)):
             tally = Tally(len(card.classes))
             plane = FreshPlane(page, with_confidence="confidence" in target.outputs)
-            keep = recent is not None and recent.fits(info.height * info.width)
+            keep = recent is not None and bool(card.classes) and recent.fits(info.height * info.width)
             for band in lane.segment(lease.path, source, options, channels, digest=card.digest):
                 tally.add(band)
                 if keep:
                     plane.add(band.labels, band.confidence)
                 if writer is None:
-                    writer = results.enter_context(_writer(target, image, card, digest.result()))
+                    writer = results.enter_context(_writer(target, image, card, digest.result(), band))
                 if pending is not None:
                     pending.result()
                 pending = background.submit(_write, writer, index, band)
@@ -147,14 +148,26 @@ def _plane_source(image: OpenImage, index: PlaneIndex) -> PlaneSource:
         return ArraySource(image.read_plane(index).pixels)
 
 
-def _writer(target: Target, image: OpenImage, card: ModelCard, content_digest: str) -> ResultWriter:
-    digests = (content_digest, card.digest)
-    return ResultWriter(target.folder, target.source, target.outputs, image.info, card.classes, *digests)
+def _writer(
+    target: Target, image: OpenImage, card: ModelCard, content_digest: str, first: BandResult
+) -> ResultWriter:
+    # A network that makes images has neither labels nor confidence to write.
+    outputs = target.outputs if first.image is None else IMAGE_OUTPUTS
+    return ResultWriter(
+        target.folder,
+        target.source,
+        outputs,
+        image.info,
+        card.classes,
+        content_digest,
+        card.digest,
+        image_channels=1 if first.image is None else len(first.image),
+    )
 
 
 def _write(writer: ResultWriter, index: PlaneIndex, band: BandResult) -> None:
     with telemetry.stage("write"):
-        writer.write_band(index, band.first_row, band.labels, band.confidence, band.pixels)
+        writer.write_band(index, band.first_row, band.labels, band.confidence, band.pixels, band.image)
 
 
 def _record_of(

@@ -111,7 +111,8 @@ def _segment(
     lane.close()
     if rows:
         names = [entry.name for entry in lease.card.classes]
-        columns = ["image", "planes", "size", *(f"{name} %" for name in names), "confidence %", "device", "s"]
+        shares = [*(f"{name} %" for name in names), "confidence %"] if names else []
+        columns = ["image", "planes", "size", *shares, "device", "s"]
         show.table(f"{len(rows)} image(s) segmented into {out}", columns, rows)
     if failed:
         show.note(f"{failed} of {len(inputs)} image(s) failed")
@@ -139,8 +140,8 @@ def _find_model(reference: str, folder: Path | None) -> Path:
     import asyncio
 
     from segmentd.models.registry import Registry
-    from segmentd.records import MODEL_SUFFIXES
     from segmentd.settings import load
+    from segmentd.settings.values import MODEL_SUFFIXES
 
     path = Path(reference)
     if path.suffix in MODEL_SUFFIXES or path.is_file():
@@ -161,5 +162,5 @@ def _row(image: Path, records: list[Segmentation]) -> list[str]:
     mean = sum(record.mean_confidence for record in records) / len(records)
     seconds = sum(record.compute_seconds for record in records)
     size = f"{first.width} x {first.height}"
-    shares = [f"{100 * count / pixels:.1f}" for count in counts]
-    return [image.name, str(len(records)), size, *shares, f"{mean:.1f}", first.device, f"{seconds:.2f}"]
+    shares = [*(f"{100 * count / pixels:.1f}" for count in counts), f"{mean:.1f}"] if classes else []
+    return [image.name, str(len(records)), size, *shares, first.device, f"{seconds:.2f}"]

@@ -153,6 +153,19 @@ def decide(scores: Floats, softmax: bool) -> tuple[Bytes, Bytes]:
     return np.where(valid, winner + 1, 0).astype(np.uint8), percent.astype(np.uint8)
 
 
+def restore(values: Floats, dtype: np.dtype[np.generic], scale_by_bit_depth: bool) -> npt.NDArray[np.generic]:
+    """An image that a network made, in the pixel type and range of the image that went in.
+
+    Whole numbers are rounded and clipped; floats stay as they are.
+    """
+    if dtype.kind == "f":
+        return values.astype(dtype)
+    highest = np.iinfo(dtype.name).max
+    scaled = np.nan_to_num(values) * (np.float32(highest) if scale_by_bit_depth else np.float32(1))
+    out: npt.NDArray[np.generic] = np.clip(np.rint(scaled), 0, highest).astype(dtype)
+    return out
+
+
 def trial(args: dict[str, Any], fds: list[int]) -> tuple[Any, list[npt.NDArray[Any]]]:
     """Run a network once on zeros; called in a worker process (`segmentd.workers`).
 

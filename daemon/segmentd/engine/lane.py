@@ -135,6 +135,7 @@ class CpuLane:
             pixels,
             sum(strip.masked_pixels for strip in strips),
             sum(strip.compute_seconds for strip in strips),
+            _image_of(strips),
         )
 
     def _strips(self, job: Job, on_tile: TileListener | None) -> Iterator[BandResult]:
@@ -167,3 +168,8 @@ class CpuLane:
     def close(self) -> None:
         """Stop the threads; tiles in work finish first."""
         self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _image_of(strips: list[BandResult]) -> npt.NDArray[np.generic] | None:
+    images = [strip.image for strip in strips if strip.image is not None]
+    return np.concatenate(images, axis=1) if images else None

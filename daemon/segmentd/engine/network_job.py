@@ -138,6 +138,10 @@ class NetworkJob:
         core = Region(rows.first, columns.first, rows.stop - rows.first, columns.stop - columns.first)
         y, x = rows.first - rows.start, columns.first - columns.start
         kept = scores[y : y + core.height, x : x + core.width]
+        if self._spec.task == "regression":
+            nothing = np.zeros((core.height, core.width), np.uint8)
+            image = network.restore(kept, band.window.dtype, self._spec.scale_by_bit_depth)
+            return TileResult(core, nothing, nothing, np.moveaxis(image, -1, 0))
         labels, confidence = network.decide(kept, self._spec.softmax)
         labels = apply_minimum_confidence(labels, confidence, self._min_confidence)
         if band.mask is not None:

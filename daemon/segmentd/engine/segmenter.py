@@ -21,11 +21,15 @@ FEW_CLASSES = 8
 
 @dataclass(frozen=True)
 class TileResult:
-    """Labels and confidence (uint8 (h, w), confidence in percent) of one core region of the plane."""
+    """Labels and confidence (uint8 (h, w), confidence in percent) of one core region of the plane.
+
+    `image` (C, h, w) is what a network for images makes; labels and confidence are 0 then.
+    """
 
     region: Region
     labels: Bytes
     confidence: Bytes
+    image: npt.NDArray[np.generic] | None = None
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,7 @@ class BandResult:
 
     `labels` and `confidence` are uint8 (h, X), `pixels` (C, h, X) are all channels of the image;
     `masked_pixels` counts those that are not finite; `compute_seconds` is from the strip before to this one.
+    `image` (C, h, X) is what a network for images makes.
     """
 
     first_row: int
@@ -42,6 +47,7 @@ class BandResult:
     pixels: npt.NDArray[np.generic]
     masked_pixels: int
     compute_seconds: float
+    image: npt.NDArray[np.generic] | None = None
 
 
 @dataclass

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 
 from segmentd.engine.segmenter import Band, BandResult, TileResult
 from segmentd.engine.source import BAND_STEP_ROWS
@@ -41,6 +42,9 @@ def _joined(upper: BandResult, lower: BandResult) -> BandResult:
         np.concatenate([upper.pixels, lower.pixels], axis=1),
         upper.masked_pixels + lower.masked_pixels,
         upper.compute_seconds + lower.compute_seconds,
+        None
+        if upper.image is None or lower.image is None
+        else np.concatenate([upper.image, lower.image], axis=1),
     )
 
 
@@ -51,14 +55,19 @@ def _split(strip: BandResult, row: int) -> tuple[BandResult | None, BandResult |
         return None, strip
     if rows == len(strip.labels):
         return strip, None
-    upper = replace(
-        strip,
-        labels=strip.labels[:rows],
-        confidence=strip.confidence[:rows],
-        pixels=strip.pixels[:, :rows],
-    )
-    lower = BandResult(row, strip.labels[rows:], strip.confidence[rows:], strip.pixels[:, rows:], 0, 0.0)
+    upper = _part(strip, slice(0, rows))
+    lower = replace(_part(strip, slice(rows, None)), first_row=row, masked_pixels=0, compute_seconds=0.0)
     return upper, lower
+
+
+def _part(strip: BandResult, rows: slice) -> BandResult:
+    return replace(
+        strip,
+        labels=strip.labels[rows],
+        confidence=strip.confidence[rows],
+        pixels=strip.pixels[:, rows],
+        image=None if strip.image is None else strip.image[:, rows],
+    )
 
 
 class Shelves:
@@ -80,6 +89,7 @@ class Shelves:
         height = band.stop - band.start
         self._labels = np.empty((height, width), np.uint8)
         self._confidence = np.empty((height, width), np.uint8)
+        self._image: npt.NDArray[np.generic] | None = None
         self._missing = [min(rows, height - first) * width for first in range(0, height, rows)]
         self._given = 0
 
@@ -90,6 +100,10 @@ class Shelves:
         window = (slice(first, first + region.height), slice(region.x, region.x + region.width))
         self._labels[window] = tile.labels
         self._confidence[window] = tile.confidence
+        if tile.image is not None:
+            if self._image is None:
+                self._image = np.empty((len(tile.image), *self._labels.shape), tile.image.dtype)
+            self._image[:, *window] = tile.image
         self._missing[first // self._rows] -= region.height * region.width
         while self._given < len(self._missing) and self._missing[self._given] == 0:
             yield self._strip(self._given * self._rows)
@@ -105,4 +119,5 @@ class Shelves:
             self._band.pixels[:, rows],
             0 if mask is None else int(mask[rows].sum()),
             0.0,
+            None if self._image is None else self._image[:, rows],
         )

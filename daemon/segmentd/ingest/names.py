@@ -8,7 +8,13 @@ from collections.abc import Callable, Iterable
 from fnmatch import translate
 
 IMAGE_SUFFIXES = (b".tif", b".tiff", b".btf", b".tf2", b".tf8", b".png", b".jpg", b".jpeg")
-RESULT_SUFFIXES = (b".labels.ome.tif", b".confidence.ome.tif", b".classes.ome.tif", b".overlay.png")
+RESULT_SUFFIXES = (
+    b".labels.ome.tif",
+    b".confidence.ome.tif",
+    b".classes.ome.tif",
+    b".overlay.png",
+    b".image.ome.tif",
+)
 TEMPORARY_SUFFIXES = tuple(b".part .partial .filepart .crdownload .download .tmp .temp .swp .bak ~".split())
 TEMPORARY_PREFIXES = (b".", b"~$", b"~tmp")
 

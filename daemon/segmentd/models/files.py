@@ -34,6 +34,14 @@ def load(path: Path) -> AnyModel:
     return parse(bundle.open_bytes(path), str(path), path.stem, beside)
 
 
+def save(model: AnyModel, path: Path) -> None:
+    """Write a model as a `.segmodel` file so that it is either there whole or not at all."""
+    if isinstance(model, NetworkModel):
+        network_model.save(model, path)
+    else:
+        bundle.save(model, path)
+
+
 def sidecar_of(path: Path) -> Path | None:
     """Where the metadata of a bare `.onnx` file lie; other kinds of file have none."""
     return path.with_suffix(".json") if path.suffix == ".onnx" else None

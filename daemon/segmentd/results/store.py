@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segmentd.imagefile import TILE, OmeChannel, OmeImage, OmeTiffWriter, Overlay
-from segmentd.records import ClassInfo, FrameInfo, PlaneIndex
+from segmentd.records import ClassInfo, FrameInfo, PixelType, PlaneIndex
 from segmentd.results.durable import DurableFile, open_folder, sync_folder, write_errors
 from segmentd.results.names import SUFFIXES, result_name, source_parts
 
@@ -39,14 +39,16 @@ class ResultWriter:
     source : bytes
         The input's path below its own folder; the same subfolders are used here.
     outputs : collection of str
-        Of `labels`, `confidence`, `classes` (one 0/255 channel for each class) and `overlay` (a picture
-        of the first plane).
+        Of `labels`, `confidence`, `classes` (one 0/255 channel for each class), `overlay` (a picture of the
+        first plane) and `image` (what a network for images makes).
     frame : FrameInfo
         Sizes of the input; its planes must come in this order.
     classes : tuple of ClassInfo
         The model's classes.
     content_digest, model_digest : str
         Of input and model: the files' UUIDs come from them, and both are noted in the files.
+    image_channels : int
+        Of the output `image`.
 
     Raises
     ------
@@ -63,6 +65,7 @@ class ResultWriter:
         classes: tuple[ClassInfo, ...],
         content_digest: str,
         model_digest: str = "",
+        image_channels: int = 1,
     ) -> None:
         unknown = set(outputs) - set(SUFFIXES)
         if unknown:
@@ -72,6 +75,7 @@ class ResultWriter:
         self._folder = folder.absolute().joinpath(*map(os.fsdecode, subfolders))
         self._frame = frame
         self._classes = classes
+        self._image_channels = image_channels
         self._digests = {"content_digest": content_digest, "model_digest": model_digest}
         self._planes = frame.planes()
         self._due = next(self._planes, None)  # the plane under way
@@ -109,6 +113,7 @@ class ResultWriter:
         labels: npt.NDArray[np.uint8],
         confidence: npt.NDArray[np.uint8],
         pixels: npt.NDArray[np.generic],
+        image: npt.NDArray[np.generic] | None = None,
     ) -> None:
         """Append rows of a plane; after its last row the next plane is due.
 
@@ -125,13 +130,18 @@ class ResultWriter:
             A multiple of `imagefile.TILE` rows, or all that are left of the plane.
         pixels : array (C, rows, X)
             The image itself, for the overlay.
+        image : array (C, rows, X), optional
+            Rows of the output `image`, in the pixel type of the input.
         """
         self._check_band(index, y, labels.shape, confidence.shape, pixels.shape[1:])
         with write_errors(self._results):
             for top in range(0, labels.shape[0], TILE):
                 rows = slice(top, top + TILE)
                 for kind, writer in self._writers.items():
-                    writer.write_rows(self._channels_of(kind, labels[rows], confidence[rows]))
+                    if kind == "image" and image is not None:
+                        writer.write_rows(image[:, rows])
+                    else:
+                        writer.write_rows(self._channels_of(kind, labels[rows], confidence[rows]))
             if self._overlay is not None:
                 self._overlay.add(pixels, labels)
             self._row += labels.shape[0]
@@ -195,6 +205,8 @@ class ResultWriter:
         channels: tuple[OmeChannel, ...] = (OmeChannel("confidence (%)" if kind == "confidence" else kind),)
         if kind == "classes":
             channels = tuple(OmeChannel(item.name, item.color) for item in self._classes)
+        if kind == "image":
+            channels = tuple(OmeChannel(f"{kind} {number}") for number in range(1, self._image_channels + 1))
         frame = self._frame
         return OmeImage(
             height=frame.height,
@@ -206,6 +218,7 @@ class ResultWriter:
             size_t=frame.size_t,
             scenes=frame.scenes,
             pixel_size=frame.pixel_size,
+            pixel_type=frame.pixel_type if kind == "image" else PixelType.UINT8,
             classes=() if kind == "confidence" else self._classes,
             notes={key: value for key, value in self._digests.items() if value},
         )

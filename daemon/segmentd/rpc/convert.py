@@ -10,7 +10,6 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from segmentd.errors import Reason, SegmentdError
 from segmentd.models.registry import ModelEntry
 from segmentd.records import (
-    MODEL_SUFFIXES,
     ClassInfo,
     PixelSize,
     PixelType,
@@ -19,6 +18,7 @@ from segmentd.records import (
     Segmentation,
 )
 from segmentd.rpc.faults import bad_field, status_of
+from segmentd.settings.values import MODEL_SUFFIXES
 from segmentd.v1 import model_service_pb2, pixels_pb2, segmentation_service_pb2
 
 MAX_PAGE = 1000

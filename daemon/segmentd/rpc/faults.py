@@ -41,6 +41,7 @@ CODES: dict[Reason, grpc.StatusCode] = {
     Reason.MODEL_AMBIGUOUS: _Code.INVALID_ARGUMENT,
     Reason.MODEL_UNUSABLE: _Code.FAILED_PRECONDITION,
     Reason.MODEL_IN_USE: _Code.FAILED_PRECONDITION,
+    Reason.MODEL_EXISTS: _Code.ALREADY_EXISTS,
     Reason.WATCH_NOT_FOUND: _Code.NOT_FOUND,
     Reason.WATCH_EXISTS: _Code.ALREADY_EXISTS,
     Reason.SEGMENTATION_NOT_FOUND: _Code.NOT_FOUND,
@@ -66,6 +67,7 @@ CODES: dict[Reason, grpc.StatusCode] = {
 
 _RESOURCE_TYPES = {
     Reason.MODEL_NOT_FOUND: "segmentd/Model",
+    Reason.MODEL_EXISTS: "segmentd/Model",
     Reason.WATCH_NOT_FOUND: "segmentd/Watch",
     Reason.WATCH_EXISTS: "segmentd/Watch",
     Reason.SEGMENTATION_NOT_FOUND: "segmentd/Segmentation",

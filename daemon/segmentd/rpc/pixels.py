@@ -126,6 +126,11 @@ def _check_readable(record: Segmentation) -> None:
     if record.state is not SegmentationState.SUCCEEDED:
         message = record.fault.message if record.fault else "it failed"
         raise SegmentdError(Reason.RESULT_UNAVAILABLE, f"the segmentation has no pixels: {message}")
+    if "image" in record.files:
+        raise SegmentdError(
+            Reason.RESULT_UNAVAILABLE,
+            "the model makes images, which are not sent; read the file that the segmentation names",
+        )
     if "labels" not in record.files:
         raise SegmentdError(
             Reason.RESULT_UNAVAILABLE,

@@ -72,6 +72,12 @@ class PlaneCalls:
             # Refuse a plane that does not fit before its pixels are sent.
             names = tuple(f"channel {index + 1}" for index in range(head.shape[0]))
             channels = used_channels(lease.card, head.pixel_type, names, SOURCE)
+            if not lease.card.classes:
+                raise bad_field(
+                    "head.model",
+                    f"model '{lease.card.display_name}' makes images, and only labels are sent back; drop "
+                    "the image into a watched folder, or use 'segmentd segment'",
+                )
             with self._room(head.size_bytes):
                 source = ArraySource(await _receive(requests, head))
                 call = _Call(self._engine, lease, source, channels, head.options)
