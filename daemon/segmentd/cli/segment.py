@@ -20,7 +20,12 @@ FORMATS = {"labels": ("labels", "confidence"), "multichannel": ("classes", "conf
 
 def segment(
     images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.", metavar="IMAGE")],
-    model: Annotated[str, typer.Option(help="Model file, or id or display name of a model in --models.")],
+    model: Annotated[
+        str,
+        typer.Option(
+            help="Model file (.segmodel, .czann, .czseg, .czmodel, .onnx), or id or name of one in --models."
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="Folder for the results.")],
     models: Annotated[
         Path | None, typer.Option(help="Folder of models; default: the models folder of the daemon.")

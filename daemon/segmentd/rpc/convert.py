@@ -8,6 +8,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from segmentd.errors import Reason, SegmentdError
+from segmentd.models.border import original_border
 from segmentd.models.registry import ModelEntry
 from segmentd.records import (
     ClassInfo,
@@ -137,7 +138,9 @@ def model_message(entry: ModelEntry, device: str) -> model_service_pb2.Model:
     message.channels.extend(card.channels)
     message.channel = card.channel or ""
     message.pixel_size.CopyFrom(pixel_size_message(card.pixel_size))
+    message.pixel_types.extend(pixel_type_message(one) for one in card.pixel_types)
     message.border_pixels = card.border_px
+    message.original_border_pixels = original_border(card)
     message.digest = card.digest
     if card.created:
         message.create_time.FromJsonString(card.created)

@@ -94,7 +94,7 @@ class ModelSettings(Table):
     """`[models]`: where trained models lie."""
 
     folder: AbsolutePath = Field(default_factory=lambda: data_home() / "models")
-    """folder of the models, NAME.segmodel"""
+    """folder of the models: NAME.segmodel, and networks as .czann, .czseg, .czmodel or .onnx"""
     vgg19_weights: Later = None
     """weights for the deep feature sets"""
 
@@ -118,7 +118,7 @@ class WatchSettings(Table):
     folder: AbsolutePath
     """folder whose images are segmented"""
     model: ModelReference
-    """id, display name or file (NAME.segmodel) of the model"""
+    """id, display name or file (NAME.segmodel, NAME.czann...) of the model"""
     include: Annotated[tuple[Text, ...], Field(strict=False, min_length=1)] = ("*",)
     """patterns of file names, such as *.tif"""
     recursive: bool = True

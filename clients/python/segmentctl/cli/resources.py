@@ -102,7 +102,7 @@ def _model_row(model: Model) -> tuple[str, ...]:
         _id(model.name),
         model.display_name,
         f"{state}: {model.state_reason}" if model.state_reason else state,
-        model.feature_set,
+        model.feature_set or model.kind,
         f"{enum_text(model, 'pixel_type')}, {channels}" if known else "",
         ", ".join(entry.display_name for entry in model.classes),
         model.device,
