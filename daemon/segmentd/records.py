@@ -263,6 +263,7 @@ class ModelCard:
     `pixel_types` are all that an imported network takes, `pixel_type` the first of them; empty for a model
     that takes the one it was trained on. `bgr`: colour images go in as blue, green, red.
     `original_border_px` is the border that the model was made with, where it has been changed since.
+    `volume`: it looks at several planes of a Z stack at once.
     """
 
     id: str
@@ -287,3 +288,4 @@ class ModelCard:
     pixel_types: tuple[PixelType, ...] = ()
     bgr: bool = False
     original_border_px: int | None = None
+    volume: bool = False

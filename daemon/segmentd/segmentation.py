@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from segmentd import telemetry
 from segmentd.engine.ahead import one_ahead
 from segmentd.engine.lane import CpuLane
 from segmentd.engine.segmenter import BandResult, Tally
-from segmentd.engine.source import ArraySource, PlaneSource, streamed_band_rows
+from segmentd.engine.source import ArraySource, PlaneSource, Stack, StackPlane, streamed_band_rows
 from segmentd.errors import Reason, SegmentdError
 from segmentd.ingest.readers import OpenImage
 from segmentd.models.fit import used_channels
@@ -81,7 +82,11 @@ def segment_image(
     with ExitStack() as results, ThreadPoolExecutor(1, thread_name_prefix="results") as background:
         digest = background.submit(lambda: image.content_digest)
         # Reading the next plane, computing this one and writing the last one overlap.
-        sources = one_ahead(lambda index: _plane_source(image, index), info.planes())
+        sources = (
+            _stack_planes(image)
+            if card.volume
+            else one_ahead(lambda index: _plane_source(image, index), info.planes())
+        )
         pending: Future[None] | None = None
         for page, (index, source) in enumerate(zip(info.planes(), sources, strict=True)):
             tally = Tally(len(card.classes))
@@ -146,6 +151,19 @@ def _plane_source(image: OpenImage, index: PlaneIndex) -> PlaneSource:
         return FileSource(image, index)
     with telemetry.stage("read"):
         return ArraySource(image.read_plane(index).pixels)
+
+
+def _stack_planes(image: OpenImage) -> Iterator[PlaneSource]:
+    """Planes that know their neighbours, each read when it is needed."""
+    stack: Stack | None = None
+    for index in image.info.planes():
+        if stack is None or index.z == 0:
+            stack = Stack(image.info.size_z, partial(_plane_of_stack, image, index))
+        yield StackPlane(stack, index.z)
+
+
+def _plane_of_stack(image: OpenImage, first: PlaneIndex, z: int) -> PlaneSource:
+    return _plane_source(image, replace(first, z=z))
 
 
 def _writer(

@@ -12,7 +12,7 @@ import pytest
 from scipy import ndimage
 
 from segmentd.engine.lane import CpuLane
-from segmentd.engine.source import ArraySource
+from segmentd.engine.source import ArraySource, Stack, StackPlane
 from segmentd.errors import Reason, SegmentdError
 from segmentd.models import files
 from segmentd.models.fit import used_channels
@@ -30,7 +30,6 @@ REFUSED = {
     "generated/bad_savedmodel_inside.czann": "TensorFlow SavedModel",
     "generated/bad_type.czann": "Type 'Telepathy'",
     "generated/bad_zip_slip.czann": "unsafe name",
-    "generated/volume_8x64x64.czann": "volumes",
     "real/simple_regmodel_out5.czann": "InputShape [512, 512, 5], but the network takes [512, 512, 1]",
 }
 
@@ -120,6 +119,18 @@ def test_a_real_denoiser_takes_noise_away(lane: CpuLane, zeiss: Path) -> None:
     assert image is not None
     before, after = (np.sqrt(np.mean((each - clean) ** 2)) for each in (noisy, image[0]))
     assert after < 0.5 * before
+
+
+def test_the_known_network_for_volumes(lane: CpuLane, zeiss: Path) -> None:
+    path = zeiss / "generated" / "volume_8x64x64.czann"
+    assert lane.load(path).volume
+    volume = np.random.default_rng(3).integers(0, 256, (21, 1, 100, 70)).astype(np.uint8)
+    stack = Stack(len(volume), lambda z: ArraySource(volume[z]))
+    for z in range(len(volume)):
+        strips = list(lane.segment(path, StackPlane(stack, z), SegmentOptions()))
+        labels = np.concatenate([strip.labels for strip in strips])
+        np.testing.assert_array_equal(labels, 1 + (volume[z, 0] / 255 > 0.5))
+    assert not stack.results
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -46,6 +47,9 @@ class NetworkSpec:
         The network gives logits; softmax makes probabilities of them.
     source : str
         The format that it was imported from.
+    tile_depth, border_planes : int
+        Of networks for volumes: planes of a tile with its borders, and of the border on each side. 0 planes:
+        the network takes planes.
     """
 
     task: Literal["semantic", "regression"]
@@ -59,13 +63,20 @@ class NetworkSpec:
     scale_by_bit_depth: bool = True
     softmax: bool = False
     source: str = ""
+    tile_depth: int = 0
+    border_planes: int = 0
+
+    @property
+    def tile_shape(self) -> tuple[int, ...]:
+        """Height and width of a tile, of volumes behind their depth."""
+        return (self.tile_depth, self.tile_height, self.tile_width)[0 if self.tile_depth else 1 :]
 
     @property
     def batch(self) -> int:
         """How many tiles to compute at once."""
         if not self.batch_free:
             return 1
-        return min(MAX_BATCH, max(1, BATCH_PIXELS // (self.tile_height * self.tile_width)))
+        return min(MAX_BATCH, max(1, BATCH_PIXELS // math.prod(self.tile_shape)))
 
 
 class Network:
@@ -92,7 +103,7 @@ class Network:
         self._input: str = self._session.get_inputs()[0].name
 
     def scores(self, tiles: Floats) -> Floats:
-        """Scores of tiles: float32 (N, C, h, w) to (N, h, w, outputs).
+        """Scores of tiles: float32 (N, C, h, w) to (N, h, w, outputs); of volumes (N, C, d, h, w).
 
         Raises
         ------
@@ -100,20 +111,18 @@ class Network:
             MODEL_UNUSABLE where the runtime fails, or the scores have another shape.
         """
         spec = self.spec
-        feed = np.ascontiguousarray(tiles.transpose(0, 2, 3, 1) if spec.channels_last else tiles)
+        feed = np.ascontiguousarray(np.moveaxis(tiles, 1, -1) if spec.channels_last else tiles)
         try:
             (out,) = self._session.run(None, {self._input: feed})
         except Exception as error:  # the runtime's errors have no common class
             raise _unusable(f"onnxruntime cannot run it: {_first_line(error)}") from error
-        count, _, height, width = tiles.shape
+        count, _, *space = tiles.shape
         scores: Floats = np.asarray(out, np.float32)
-        if not spec.channels_last and scores.ndim == 4:
+        if not spec.channels_last and scores.ndim == tiles.ndim:
             scores = np.moveaxis(scores, 1, -1)
-        if scores.shape != (count, height, width, spec.outputs):
-            raise _unusable(
-                f"it makes {scores.shape} of {feed.shape}, where {(count, height, width, spec.outputs)} was "
-                "announced"
-            )
+        announced = (count, *space, spec.outputs)
+        if scores.shape != announced:
+            raise _unusable(f"it makes {scores.shape} of {feed.shape}, where {announced} was announced")
         return scores
 
 
@@ -147,7 +156,8 @@ def decide(scores: Floats, softmax: bool) -> tuple[Bytes, Bytes]:
     winner = scores.argmax(axis=2)
     best = np.take_along_axis(scores, winner[..., None], axis=2)[..., 0]
     if softmax:
-        best = 1.0 / np.exp(scores - best[..., None]).sum(axis=2)
+        with np.errstate(invalid="ignore"):  # of what is not a number comes none
+            best = 1.0 / np.exp(scores - best[..., None]).sum(axis=2)
     valid = np.isfinite(best)
     percent = np.rint(100.0 * np.clip(np.where(valid, best, 0.0), 0.0, 1.0))
     return np.where(valid, winner + 1, 0).astype(np.uint8), percent.astype(np.uint8)
@@ -173,7 +183,7 @@ def trial(args: dict[str, Any], fds: list[int]) -> tuple[Any, list[npt.NDArray[A
     """
     spec = NetworkSpec(**args)
     onnx = os.pread(fds[0], os.fstat(fds[0]).st_size, 0)
-    tiles = np.zeros((spec.batch, spec.channels, spec.tile_height, spec.tile_width), np.float32)
+    tiles = np.zeros((spec.batch, spec.channels, *spec.tile_shape), np.float32)
     scores = Network(onnx, spec).scores(tiles)
     if not np.isfinite(scores).all():
         raise _unusable("it makes values that are not numbers of an empty image")

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Protocol
 
-from segmentd.engine.network_job import LoadedNetwork
+from segmentd.engine.network_job import NetworkJob, NetworkRuntime
 from segmentd.engine.predictor import Predictor
 from segmentd.engine.segmenter import Band, BandResult, PlaneJob, TileResult
 from segmentd.engine.source import PlaneSource, bands
+from segmentd.engine.volume_job import VolumeJob
 from segmentd.models import trial
 from segmentd.models.bundle import Model
 from segmentd.models.files import AnyModel
@@ -76,6 +77,15 @@ class LoadedForest:
     def job(self, source: PlaneSource, channels: slice, options: SegmentOptions) -> ForestJob:
         """Make a plane ready to be computed."""
         return ForestJob(self._predictor, source, channels, options)
+
+
+class LoadedNetwork(NetworkRuntime):
+    """A network in memory."""
+
+    def job(self, source: PlaneSource, channels: slice, options: SegmentOptions) -> NetworkJob:
+        """Make a plane ready to be computed."""
+        kind = VolumeJob if self.spec.tile_depth else NetworkJob
+        return kind(self, source, channels, options)
 
 
 def make_ready(model: AnyModel, threads: int) -> Loaded:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 import numpy as np
+import numpy.typing as npt
 
 from segmentd import telemetry
 from segmentd.compute import fixed_tiles, network
@@ -26,7 +27,7 @@ MAX_EDGE_PX = 4096
 _log = telemetry.get_logger(__name__)
 
 
-class LoadedNetwork:
+class NetworkRuntime:
     """A network in memory; its planes may be computed by several threads at once."""
 
     def __init__(self, model: NetworkModel, threads: int) -> None:
@@ -37,12 +38,8 @@ class LoadedNetwork:
         self._turn = threading.Lock()
         self._warned = False
 
-    def job(self, source: PlaneSource, channels: slice, options: SegmentOptions) -> NetworkJob:
-        """Make a plane ready to be computed."""
-        return NetworkJob(self, source, channels, options)
-
     def scores(self, tiles: network.Floats) -> network.Floats:
-        """Scores of tiles: float32 (N, C, h, w) to (N, h, w, K)."""
+        """Scores of tiles, as `segmentd.compute.network.Network.scores`."""
         with self._turn, telemetry.stage("network"):
             return self._network.scores(tiles)
 
@@ -80,7 +77,7 @@ class NetworkJob:
 
     Parameters
     ----------
-    loaded : LoadedNetwork
+    runtime : NetworkRuntime
         What to compute.
     source : PlaneSource
         The plane, in a pixel type that the model takes.
@@ -91,15 +88,15 @@ class NetworkJob:
     """
 
     def __init__(
-        self, loaded: LoadedNetwork, source: PlaneSource, channels: slice, options: SegmentOptions
+        self, runtime: NetworkRuntime, source: PlaneSource, channels: slice, options: SegmentOptions
     ) -> None:
-        self._loaded = loaded
-        self._spec = loaded.spec
+        self._runtime = runtime
+        self._spec = runtime.spec
         self.source = source
         self._channels = channels
         self._min_confidence = options.min_confidence
-        border_px = loaded.card.border_px if options.border_px is None else options.border_px
-        tile_height, tile_width = loaded.tile_shape(border_px, options.tile_px)
+        border_px = runtime.card.border_px if options.border_px is None else options.border_px
+        tile_height, tile_width = runtime.tile_shape(border_px, options.tile_px)
         self.tile_px = tile_height
         _, height, width = source.shape
         self._rows = {span.first: span for span in fixed_tiles.spans(height, tile_height, border_px)}
@@ -128,24 +125,38 @@ class NetworkJob:
     def _run(self, band: Band, columns: list[Span]) -> list[TileResult]:
         rows, height = self._rows[band.start], self.source.shape[1]
         tiles = [fixed_tiles.cut(band.used, rows, column, band.low, height) for column in columns]
-        scores = self._loaded.scores(
+        scores = self._scores(tiles)
+        return [
+            self._masked(band, self._result(rows, column, scores[number], band.window.dtype))
+            for number, column in enumerate(columns)
+        ]
+
+    def _scores(self, tiles: list[npt.NDArray[np.generic]]) -> network.Floats:
+        """Scores of a batch of tiles (C, ...) of pixels."""
+        return self._runtime.scores(
             np.stack([network.prepare(tile, self._spec.scale_by_bit_depth) for tile in tiles])
         )
-        return [self._result(band, rows, *pair) for pair in zip(columns, scores, strict=True)]
 
-    def _result(self, band: Band, rows: Span, columns: Span, scores: network.Floats) -> TileResult:
-        """Label and confidence of the pixels that a tile answers for."""
+    def _result(
+        self, rows: Span, columns: Span, scores: network.Floats, dtype: np.dtype[np.generic]
+    ) -> TileResult:
+        """What is found of the pixels that a tile answers for; `scores` (h, w, K) are of the whole tile."""
         core = Region(rows.first, columns.first, rows.stop - rows.first, columns.stop - columns.first)
         y, x = rows.first - rows.start, columns.first - columns.start
         kept = scores[y : y + core.height, x : x + core.width]
         if self._spec.task == "regression":
             nothing = np.zeros((core.height, core.width), np.uint8)
-            image = network.restore(kept, band.window.dtype, self._spec.scale_by_bit_depth)
+            image = network.restore(kept, dtype, self._spec.scale_by_bit_depth)
             return TileResult(core, nothing, nothing, np.moveaxis(image, -1, 0))
         labels, confidence = network.decide(kept, self._spec.softmax)
         labels = apply_minimum_confidence(labels, confidence, self._min_confidence)
-        if band.mask is not None:
-            bad = band.mask[:, core.x : core.x + core.width]
-            labels[bad] = 0
-            confidence[bad] = 0
         return TileResult(core, labels, confidence)
+
+    @staticmethod
+    def _masked(band: Band, tile: TileResult) -> TileResult:
+        """The tile without labels where the plane is not a number."""
+        if band.mask is not None:
+            bad = band.mask[:, tile.region.x : tile.region.x + tile.region.width]
+            tile.labels[bad] = 0
+            tile.confidence[bad] = 0
+        return tile

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -49,6 +49,62 @@ class ArraySource:
     def rows(self, start: int, stop: int) -> npt.NDArray[np.generic]:
         """A view of rows start..stop-1."""
         return self.pixels[:, start:stop]
+
+
+class Stack:
+    """The planes of one Z stack, for models that look at several at once. Belongs to one caller at a time.
+
+    Parameters
+    ----------
+    depth : int
+        Planes of the stack.
+    read : callable
+        Gives the source of a plane.
+    """
+
+    def __init__(self, depth: int, read: Callable[[int], PlaneSource]) -> None:
+        self.depth = depth
+        self._read = read
+        self._planes: dict[int, PlaneSource] = {}
+        # What was computed for planes that are still to come; only the model's job knows what.
+        self.results: dict[Hashable, Any] = {}
+
+    def plane(self, z: int) -> PlaneSource:
+        """Plane `z`, read once until it is forgotten."""
+        if z not in self._planes:
+            self._planes[z] = self._read(z)
+        return self._planes[z]
+
+    def forget(self, below: int) -> None:
+        """Let go of the planes below one, and of all results."""
+        self._planes = {z: plane for z, plane in self._planes.items() if z >= below}
+        self.results.clear()
+
+
+@dataclass(frozen=True)
+class StackPlane:
+    """A plane of a stack: a source by itself, which knows its neighbours."""
+
+    stack: Stack
+    z: int
+
+    @property
+    def _source(self) -> PlaneSource:
+        return self.stack.plane(self.z)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, Y, X)."""
+        return self._source.shape
+
+    @property
+    def band_rows(self) -> int:
+        """As the plane's own."""
+        return self._source.band_rows
+
+    def rows(self, start: int, stop: int) -> npt.NDArray[np.generic]:
+        """Rows start..stop-1 of the plane."""
+        return self._source.rows(start, stop)
 
 
 def streamed_band_rows(width: int) -> int:

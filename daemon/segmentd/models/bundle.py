@@ -46,7 +46,7 @@ _ARRAYS = ("feature", "threshold", "left", "right", "value", "roots")
 # What a person may change without making it another model.
 _NOT_IN_DIGEST = ("id", "display_name", "description", "created", "digest")
 # Keys that came later: left out where they say nothing, so that digests of older files stay.
-_LATER: dict[str, Any] = {"pixel_types": (), "bgr": False, "original_border_px": None}
+_LATER: dict[str, Any] = {"pixel_types": (), "bgr": False, "original_border_px": None, "volume": False}
 
 
 @dataclass(frozen=True)

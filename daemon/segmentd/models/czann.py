@@ -71,6 +71,7 @@ def read_sidecar(data: bytes) -> Description:
 
 def _description(values: dict[str, Any], source: str) -> Description:
     shape = _shape(values.get("InputShape"), "InputShape")
+    border_px, border_planes = _borders(values, shape)
     classes = values.get("Classes")
     return Description(
         name=text_of(values.get("ModelName"), "ModelName")[:200],
@@ -79,7 +80,8 @@ def _description(values: dict[str, Any], source: str) -> Description:
         source=source,
         input_shape=shape,
         output_shape=_shape(values.get("OutputShape"), "OutputShape"),
-        border_px=_border(values, shape),
+        border_px=border_px,
+        border_planes=border_planes,
         class_names=names_of(classes, "Classes") if classes else None,
         colors=colors_of(values["Colors"], "Colors") if values.get("Colors") else None,
         pixel_types=_pixel_types(values.get("PixelTypes")),
@@ -111,16 +113,18 @@ def _shape(values: Any, what: str) -> tuple[int, ...] | None:
     return shape
 
 
-def _border(values: dict[str, Any], shape: tuple[int, ...] | None) -> int | None:
-    """Half the overlap of neighbouring tiles, the larger one of y and x."""
+def _borders(values: dict[str, Any], shape: tuple[int, ...] | None) -> tuple[int | None, int]:
+    """Half the overlap of neighbouring tiles: the larger one of y and x, and that of z."""
+    axes = len(shape) - 1 if shape else 2
+    overlap: tuple[int, ...] = ()
+    if values.get("MinOverlap") is not None:
+        overlap = sizes_of(values["MinOverlap"], "MinOverlap", 0, 8192)
+        if len(overlap) != axes or any(size % 2 for size in overlap):
+            raise ValueError(f"MinOverlap must be an even number for each of y and x, not {list(overlap)}")
+    border = max(overlap[-2:]) // 2 if overlap else None
     if values.get("BorderSize") is not None:
-        return sizes_of([values["BorderSize"]], "BorderSize", 0, 4096)[0]
-    if values.get("MinOverlap") is None:
-        return None
-    overlap = sizes_of(values["MinOverlap"], "MinOverlap", 0, 8192)
-    if len(overlap) != (len(shape) - 1 if shape else 2) or any(size % 2 for size in overlap):
-        raise ValueError(f"MinOverlap must be an even number for each of y and x, not {list(overlap)}")
-    return max(overlap[-2:]) // 2
+        border = sizes_of([values["BorderSize"]], "BorderSize", 0, 4096)[0]
+    return border, overlap[0] // 2 if len(overlap) == 3 else 0
 
 
 def _pixel_types(values: Any) -> tuple[PixelType, ...]:

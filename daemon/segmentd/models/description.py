@@ -26,8 +26,8 @@ class Description:
     ----------
     input_shape, output_shape : tuple of int, optional
         (y, x, c) or (z, y, x, c), without the batch axis.
-    border_px : int, optional
-        On each side of a tile.
+    border_px, border_planes : int, optional
+        On each side of a tile in y and x, and in z.
     class_names : tuple of str, optional
         In the order of the network's output.
     colors : tuple of str, optional
@@ -45,6 +45,7 @@ class Description:
     input_shape: tuple[int, ...] | None
     output_shape: tuple[int, ...] | None = None
     border_px: int | None = None
+    border_planes: int = 0
     class_names: tuple[str, ...] | None = None
     colors: tuple[str, ...] | None = None
     channels: int | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,9 +16,10 @@ from segmentd.records import ModelCard
 
 DEFAULT_BORDER_PX = 32
 MAX_TILE_PX = 1 << 13
+MAX_TILE_PIXELS = 1 << 26
 _ONNX = "network/model.onnx"
 _SPEC = "network/spec.json"
-_AXES = "y, x, channels"
+_AXES = ("z", "y", "x", "channels")
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ def build(
         description=description.text,
         pixel_types=description.pixel_types,
         bgr=description.bgr and spec.channels == 3,
+        volume=spec.tile_depth > 0,
     )
     return seal(card, onnx, spec, source or {})
 
@@ -113,6 +116,8 @@ def check_border(border_px: int, spec: NetworkSpec) -> None:
         raise ValueError(
             f"a border of {border_px} px leaves nothing of tiles of {spec.tile_height} x {spec.tile_width} px"
         )
+    if 2 * spec.border_planes >= max(1, spec.tile_depth):
+        raise ValueError(f"{spec.border_planes} planes of border leave nothing of {spec.tile_depth} planes")
 
 
 def _members(onnx: bytes, spec: NetworkSpec, source: Mapping[str, bytes]) -> dict[str, bytes]:
@@ -122,81 +127,86 @@ def _members(onnx: bytes, spec: NetworkSpec, source: Mapping[str, bytes]) -> dic
 
 def _spec(description: Description, taken: Shape, made: Shape) -> NetworkSpec:
     for shape, what in ((taken, "takes"), (made, "makes")):
-        if len(shape) == 5:
-            raise ValueError("it takes volumes; networks for planes [y, x, channels] can be used")
-        if len(shape) != 4:
-            raise ValueError(f"it {what} an array of {len(shape)} axes; images have four: batch, {_AXES}")
+        if len(shape) not in (4, 5):
+            raise ValueError(
+                f"it {what} an array of {len(shape)} axes; planes have four (batch, {', '.join(_AXES[1:])}), "
+                "volumes five"
+            )
         if shape[0] not in (None, 1):
             raise ValueError(f"it {what} {shape[0]} tiles at once; the first axis must be free, or 1")
     last = description.channels_last
-    height, width, channels = _agreed(
-        description.input_shape,
-        _image(taken, last),
-        (None, None, description.channels),
-        "InputShape",
-        "takes",
+    free = (None,) * (len(taken) - 2)
+    *space, channels = _agreed(
+        description.input_shape, _image(taken, last), (*free, description.channels), "InputShape", "takes"
     )
-    announced = (height, width, None)
-    *same, outputs = _agreed(description.output_shape, _image(made, last), announced, "OutputShape", "makes")
-    if [*same] != [height, width]:
-        raise ValueError(f"it makes {same[0]} x {same[1]} px of {height} x {width}; they must be the same")
-    if max(height, width) > MAX_TILE_PX:
-        raise ValueError(f"its tiles of {height} x {width} px are larger than {MAX_TILE_PX}")
+    *same, outputs = _agreed(
+        description.output_shape, _image(made, last), (*space, None), "OutputShape", "makes"
+    )
+    if same != space:
+        raise ValueError(f"it makes {same} of {space} pixels; they must be the same")
+    if max(space) > MAX_TILE_PX or math.prod(space) > MAX_TILE_PIXELS:
+        raise ValueError(f"its tiles of {space} pixels are too large; export it with smaller ones")
     return NetworkSpec(
         task=description.task,
-        tile_height=height,
-        tile_width=width,
+        tile_height=space[-2],
+        tile_width=space[-1],
         channels=channels,
         outputs=outputs,
         batch_free=taken[0] is None,
-        size_free=_image(taken, last)[:2] == (None, None),
+        size_free=_image(taken, last)[-3:-1] == (None, None),
         channels_last=last,
         scale_by_bit_depth=description.scale_by_bit_depth,
         softmax=description.softmax,
         source=description.source,
+        tile_depth=space[0] if len(space) == 3 else 0,
+        border_planes=description.border_planes,
     )
 
 
 def _image(shape: Shape, channels_last: bool) -> Shape:
-    """The axes y, x, channels."""
-    _, *rest = shape
-    return tuple(rest) if channels_last else (rest[1], rest[2], rest[0])
+    """The axes (z,) y, x, channels."""
+    return shape[1:] if channels_last else (*shape[2:], shape[1])
 
 
 def _agreed(
     described: tuple[int, ...] | None, network: Shape, otherwise: Shape, key: str, verb: str
-) -> tuple[int, int, int]:
-    """Sizes of y, x and channels on which metadata and network agree."""
-    if described is not None and len(described) == 4:
-        raise ValueError(f"{key} {list(described)} is that of volumes, but the network {verb} planes")
+) -> list[int]:
+    """Sizes of (z,) y, x and channels on which metadata and network agree."""
+    said = described or otherwise
+    names = _AXES[-len(network) :]
+    shown = [size if size is not None else "any" for size in network]
+    if len(said) != len(network):
+        raise ValueError(f"the metadata say {key} {list(said)}, but the network {verb} {shown} ({names})")
     sizes = []
-    for axis, (own, said, else_said) in enumerate(
-        zip(network, described or (None,) * 3, otherwise, strict=True)
-    ):
-        known = {size for size in (own, said, else_said) if size is not None}
-        if len(known) > 1:
-            shown = [size if size is not None else "any" for size in network]
-            text = list(described) if described else list(otherwise)
-            raise ValueError(f"the metadata say {key} {text}, but the network {verb} {shown} ({_AXES})")
-        if not known:
-            raise ValueError(f"{key} must say how many {_AXES.split(', ')[axis]} the network {verb}")
-        sizes.append(known.pop())
-    return sizes[0], sizes[1], sizes[2]
+    for name, *known in zip(names, network, said, otherwise, strict=True):
+        sizes_known = {size for size in known if size is not None}
+        if len(sizes_known) > 1:
+            raise ValueError(
+                f"the metadata say {key} {list(said)}, but the network {verb} {shown} ({', '.join(names)})"
+            )
+        if not sizes_known:
+            raise ValueError(f"{key} must say how many {name} the network {verb}")
+        sizes.append(sizes_known.pop())
+    return sizes
 
 
 def _border(border_px: int | None, spec: NetworkSpec) -> int:
     edge = min(spec.tile_height, spec.tile_width)
-    if border_px is None:
-        return min(DEFAULT_BORDER_PX, edge // 8)
-    check_border(border_px, spec)
-    return border_px
+    border = min(DEFAULT_BORDER_PX, edge // 8) if border_px is None else border_px
+    check_border(border, spec)
+    return border
 
 
 def _check_spec(spec: NetworkSpec, card: ModelCard, taken: Shape, made: Shape) -> None:
     """A container from outside must hold what `build` would have made."""
     numbers = (spec.tile_height, spec.tile_width, spec.channels, spec.outputs)
     flags = (spec.batch_free, spec.size_free, spec.channels_last, spec.scale_by_bit_depth, spec.softmax)
-    if not all(type(number) is int and 0 < number <= MAX_TILE_PX for number in numbers):
+    planes = (spec.tile_depth, spec.border_planes)
+    if not all(
+        type(number) is int and low <= number <= MAX_TILE_PX
+        for low, some in ((1, numbers), (0, planes))
+        for number in some
+    ):
         raise ValueError(f"{_SPEC} has impossible sizes {list(numbers)}")
     if not all(type(flag) is bool for flag in flags) or not isinstance(spec.source, str):
         raise ValueError(f"{_SPEC} has flags that are neither true nor false")
@@ -210,8 +220,9 @@ def _check_spec(spec: NetworkSpec, card: ModelCard, taken: Shape, made: Shape) -
         text="",
         task=spec.task,
         source=spec.source,
-        input_shape=(spec.tile_height, spec.tile_width, spec.channels),
-        output_shape=(spec.tile_height, spec.tile_width, spec.outputs),
+        input_shape=(*spec.tile_shape, spec.channels),
+        output_shape=(*spec.tile_shape, spec.outputs),
+        border_planes=spec.border_planes,
         channels_last=spec.channels_last,
         scale_by_bit_depth=spec.scale_by_bit_depth,
         softmax=spec.softmax,
@@ -222,6 +233,8 @@ def _check_spec(spec: NetworkSpec, card: ModelCard, taken: Shape, made: Shape) -
         raise ValueError(
             f"the network tells {spec.outputs} classes apart, the card names {len(card.classes)}"
         )
+    if card.volume is not (spec.tile_depth > 0):
+        raise ValueError("the card says planes of a network for volumes, or volumes of one for planes")
     if card.pixel_type not in card.pixel_types:
         raise ValueError("the card does not name the pixel types that the network takes")
     check_border(card.border_px, spec)

@@ -203,9 +203,9 @@ PACKAGES: dict[str, tuple[bytes, str]] = {
         tiny.czann(changed(lambda m: setattr(m.graph.input[0].type.tensor_type, "elem_type", 8))),
         "float32",
     ),
-    "volumes": (
+    "volumes of a network for planes": (
         tiny.czann(InputShape=[8, 32, 48, 1], OutputShape=[8, 32, 48, 3], MinOverlap=None),
-        "volumes",
+        "network takes [32, 48, 1]",
     ),
 }
 

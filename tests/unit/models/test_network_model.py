@@ -97,6 +97,7 @@ def test_a_package_of_a_mac_or_of_zen_has_other_separators() -> None:
         ({"InputShape": None}, "lacks InputShape"),
         ({"InputShape": [32, 48, 2]}, "InputShape [32, 48, 2], but the network takes [32, 48, 1]"),
         ({"InputShape": [48, 32, 1]}, "InputShape [48, 32, 1]"),
+        ({"InputShape": [8, 32, 48, 1]}, "MinOverlap must be"),
         ({"InputShape": [32, 48]}, "InputShape must be"),
         ({"InputShape": "32"}, "InputShape must be"),
         ({"OutputShape": [32, 48, 4]}, "OutputShape [32, 48, 4], but the network makes [32, 48, 3]"),
