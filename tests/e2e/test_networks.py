@@ -72,7 +72,7 @@ def test_segment_takes_packages(models: Path, tmp_path: Path) -> None:
     run_here(*plain, tmp_path / "image", "--model", "Half", "--models", models)
     labels = tifffile.imread(tmp_path / "labels" / "a.tif.labels.ome.tif")
     np.testing.assert_array_equal(labels, tiny.expected(image(3), 255))
-    assert [path.name for path in (tmp_path / "image").iterdir()] == ["a.tif.image.ome.tif"]
+    assert [path.name for path in (tmp_path / "image").iterdir()] == ["a.tif.network.ome.tif"]
     shutil.copy(models / "bad.czann", tmp_path)
     done = run_here(*plain, tmp_path / "no", "--model", tmp_path / "bad.czann", code=1)
     assert "boxes around objects" in done.stderr

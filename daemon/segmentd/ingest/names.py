@@ -13,7 +13,7 @@ RESULT_SUFFIXES = (
     b".confidence.ome.tif",
     b".classes.ome.tif",
     b".overlay.png",
-    b".image.ome.tif",
+    b".network.ome.tif",
 )
 TEMPORARY_SUFFIXES = tuple(b".part .partial .filepart .crdownload .download .tmp .temp .swp .bak ~".split())
 TEMPORARY_PREFIXES = (b".", b"~$", b"~tmp")

@@ -12,7 +12,7 @@ SUFFIXES = {
     "confidence": b".confidence.ome.tif",
     "classes": b".classes.ome.tif",
     "overlay": b".overlay.png",
-    "image": b".image.ome.tif",
+    "image": b".network.ome.tif",
 }
 
 _NAME_MAX = 255  # bytes; the limit of nearly every file system
