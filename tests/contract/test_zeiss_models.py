@@ -90,6 +90,7 @@ def test_the_known_regression_gives_the_known_image(lane: CpuLane, zeiss: Path) 
     np.testing.assert_allclose(image[0], 0.5 * pixels + 0.1 * 65535, atol=0.51)
 
 
+@pytest.mark.slow
 def test_a_real_network_runs(lane: CpuLane, zeiss: Path) -> None:
     path = zeiss / "real" / "simple_nuclei_segmodel.czann"
     card = lane.load(path)
@@ -99,6 +100,7 @@ def test_a_real_network_runs(lane: CpuLane, zeiss: Path) -> None:
     assert result.confidence.min() >= 50
 
 
+@pytest.mark.slow
 def test_a_real_regression_gives_an_image(lane: CpuLane, zeiss: Path) -> None:
     path = zeiss / "real" / "simple_regmodel.czann"
     card = lane.load(path)
