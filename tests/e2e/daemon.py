@@ -153,6 +153,11 @@ class DaemonProcess:
     # ------------------------------------------------------------ looking
 
     @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
     def log_path(self) -> Path:
         return self.folder / f"daemon-{self.starts}.log"
 
