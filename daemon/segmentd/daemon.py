@@ -8,15 +8,17 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack, closing
 from typing import Any
 
-from segmentd import telemetry
+from segmentd import crashpoints, telemetry
 from segmentd.engine.lane import CpuLane
 from segmentd.engine.scheduler import Scheduler
-from segmentd.errors import ConfigurationError, SegmentdError
+from segmentd.errors import ConfigurationError, Reason, SegmentdError
 from segmentd.models.registry import Registry
 from segmentd.pipeline import Engine
+from segmentd.results.check import check_results
 from segmentd.results.durable import clean_temporaries
 from segmentd.results.feed import Feed
 from segmentd.results.journal import Journal
+from segmentd.results.reserve import RESERVE_BYTES
 from segmentd.rpc.server import Server
 from segmentd.settings import Settings
 from segmentd.watches import Watch, Watches
@@ -26,6 +28,7 @@ DECODERS = 2
 DRAIN_SECONDS = 8.0
 GRPC_GRACE_SECONDS = 1.0
 RETENTION_SECONDS = 600.0
+HEALTH_SECONDS = 1.0
 
 _log = telemetry.get_logger(__name__)
 
@@ -50,7 +53,10 @@ class Daemon:
         """
         self._listen_to_signals()
         async with AsyncExitStack() as stack:
-            journal = stack.enter_context(closing(Journal.open(self._settings.journal.folder)))
+            crashpoints.arm()
+            journal = stack.enter_context(
+                closing(Journal.open(self._settings.journal.folder, reserve_bytes=RESERVE_BYTES))
+            )
             pool = stack.enter_context(WorkerPool(DECODERS))
             lane = CpuLane(self._settings.device.threads, self._why_cpu())
             stack.callback(lane.close)
@@ -71,13 +77,13 @@ class Daemon:
             for spec in specs:
                 await asyncio.to_thread(clean_temporaries, spec.results)
             address = await server.start(self._settings.server.listen)
-            forgetting = asyncio.create_task(self._forget(journal))
-            stack.callback(forgetting.cancel)
             running = [
                 asyncio.create_task(watch.run(), name=f"watch-{watch.spec.id}") for watch in watches.list()
             ]
+            running.append(asyncio.create_task(self._look_after(journal), name="journal"))
             await self._first_scans(watches, running)
             await server.set_serving(True)
+            running.append(asyncio.create_task(self._tell_health(server, journal, watches), name="health"))
             ready(address)
             await self._until_stopped(running)
             await self._drain(server, feed, watches, running)
@@ -99,12 +105,26 @@ class Daemon:
             return ""
         return "device.prefer is cuda, but this version computes on the CPU only"
 
-    async def _forget(self, journal: Journal) -> None:
-        """Delete events beyond the retention, now and then."""
+    async def _look_after(self, journal: Journal) -> None:
+        """Check the results once; then delete events beyond the retention, now and then."""
+        await check_results(journal)
         limits = self._settings.journal
-        while limits.retention_days or limits.retention_events:
-            await asyncio.to_thread(journal.retain, limits.retention_days, limits.retention_events)
+        while True:
+            try:
+                await asyncio.to_thread(journal.retain, limits.retention_days, limits.retention_events)
+            except SegmentdError as error:
+                if error.reason is not Reason.DISK_FULL:
+                    raise
+                _log.warning("old events stay for now", why=error.message)
             await asyncio.sleep(RETENTION_SECONDS)
+
+    async def _tell_health(self, server: Server, journal: Journal, watches: Watches) -> None:
+        """Tell health checks while images wait because a disk is full."""
+        while True:
+            if journal.short_of_room:
+                await asyncio.to_thread(journal.regain_room)
+            await server.set_serving(not any(watch.disk_full for watch in watches.list()))
+            await asyncio.sleep(HEALTH_SECONDS)
 
     async def _load_models(self, registry: Registry) -> None:
         problems = []
@@ -139,10 +159,10 @@ class Daemon:
     ) -> None:
         """Stop intake, finish the planes in hand, end the streams so that clients can resume."""
         _log.info("draining")
-        await server.set_serving(False)
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
+        await server.set_serving(False)
         finish = asyncio.ensure_future(asyncio.gather(*(watch.finish() for watch in watches.list())))
         now = asyncio.create_task(self._stop_now.wait())
         waiting: set[asyncio.Future[Any]] = {finish, now}

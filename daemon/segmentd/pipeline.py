@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
-from segmentd import telemetry
+from segmentd import crashpoints, telemetry
 from segmentd.engine.lane import CpuLane
 from segmentd.engine.scheduler import Scheduler, Slot
 from segmentd.errors import Reason, SegmentdError
@@ -22,9 +24,11 @@ from segmentd.records import (
     SegmentationState,
     WatchSpec,
 )
+from segmentd.renames import Ended, as_renamed
 from segmentd.results.feed import Feed
 from segmentd.results.images import ImageOutcome, ImageState
 from segmentd.results.journal import Journal
+from segmentd.results.published import PublishedFile, ResultFault
 from segmentd.segmentation import Target, segment_image
 from segmentd.workers import WorkerPool
 
@@ -39,6 +43,8 @@ HOLD_REASONS = frozenset(
         Reason.MISSING_EXTRA,
     }
 )
+# The daemon has to end: what it did cannot be recorded.
+FATAL_REASONS = frozenset({Reason.JOURNAL_NOT_WRITABLE, Reason.JOURNAL_DAMAGED})
 HOLD_SECONDS = 5.0
 # A worker process did not survive the image, which may have been the machine's fault: tried again after
 # these pauses, then the image has failed.
@@ -46,6 +52,12 @@ RETRIED = frozenset({Reason.WORKER_CRASHED, Reason.WORKER_DEADLINE})
 RETRY_SECONDS = (1.0, 5.0)
 # Said of a file where in truth the whole folder may be out of reach.
 GONE = frozenset({Reason.IMAGE_VANISHED, Reason.IMAGE_UNREADABLE})
+
+NO_ROOM = SegmentdError(
+    Reason.DISK_FULL,
+    "the disk of the journal is full: what was in hand is recorded, no more is begun until there are 16 MiB "
+    "free. Free some space there.",
+)
 
 _log = telemetry.get_logger(__name__)
 
@@ -70,6 +82,11 @@ class Pipeline:
         What computes, what decodes, what remembers, what tells subscribers.
     hold : callable
         Told why the watch waits, and "" when it goes on.
+
+    Attributes
+    ----------
+    held_by : Reason or None
+        What the watch waits for.
     """
 
     def __init__(
@@ -88,6 +105,7 @@ class Pipeline:
         self._feed = feed
         self._hold = hold
         self._suspects = asyncio.Lock()
+        self.held_by: Reason | None = None
 
     async def process(self, found: FoundFile, slot: Slot, model: str) -> None:
         """Bring one file to its end state: done, failed with a reason, or vanished.
@@ -100,9 +118,13 @@ class Pipeline:
         SegmentdError
             JOURNAL_NOT_WRITABLE: nothing more can be promised, the daemon has to end.
         """
+        crashpoints.reach("found")
         try:
-            records = await self._segment_with_retries(found, slot, model)
+            await self._wait_for_room(slot)
+            ended = await self._segment_with_retries(found, slot, model)
         except SegmentdError as error:
+            if error.reason in FATAL_REASONS:
+                raise
             if error.reason is Reason.IMAGE_CHANGED:
                 return
             if error.reason in GONE and not await asyncio.to_thread(within_reach, self._spec):
@@ -115,18 +137,22 @@ class Pipeline:
                 Reason.INTERNAL, f"internal error ({name}); the daemon's log has the details, report it"
             )
         else:
-            if records:
-                await self._record(found, slot, ImageState.DONE, records)
+            if ended is not None:
+                await self._record(slot, *ended)
             return
         finally:
-            self._hold("")
+            self._go_on()
         _log.warning("image failed", file=found.path, why=fault.message)
-        if fault.reason == Reason.IMAGE_VANISHED:
-            await self._record(found, slot, ImageState.VANISHED, [], fault)
-        else:
-            await self._record(found, slot, ImageState.FAILED, [await self._failure(found, fault)], fault)
+        vanished = fault.reason == Reason.IMAGE_VANISHED
+        state = ImageState.VANISHED if vanished else ImageState.FAILED
+        outcome = ImageOutcome(self._spec.id, found.relative, found.stamp, state, fault=fault)
+        if vanished:
+            await self._record(slot, outcome, [])
+        elif not await asyncio.to_thread(self._journal.failed_again, outcome):
+            failed = await self._failure(found, fault)
+            await self._record(slot, replace(outcome, version=failed.version), [failed])
 
-    async def _segment_with_retries(self, found: FoundFile, slot: Slot, model: str) -> list[Segmentation]:
+    async def _segment_with_retries(self, found: FoundFile, slot: Slot, model: str) -> Ended | None:
         if found.fault is not None:
             raise SegmentdError(Reason(found.fault.reason), found.fault.message, **found.fault.metadata)
         try:
@@ -150,7 +176,7 @@ class Pipeline:
         text = f"{last.message} (tried {1 + len(RETRY_SECONDS)} times); it is left alone until it changes"
         raise SegmentdError(last.reason, text, **last.metadata)
 
-    async def _segment_when_possible(self, found: FoundFile, slot: Slot, model: str) -> list[Segmentation]:
+    async def _segment_when_possible(self, found: FoundFile, slot: Slot, model: str) -> Ended | None:
         while True:
             try:
                 async with self._engine.registry.lease(model) as lease:
@@ -162,25 +188,56 @@ class Pipeline:
 
     async def _wait(self, error: SegmentdError, slot: Slot) -> None:
         """Wait a little for the cause to go, say why meanwhile, and keep nobody else waiting."""
+        self.held_by = error.reason
         self._hold(error.message)
         slot.release()
         await asyncio.sleep(HOLD_SECONDS)
         await slot.acquire()
 
-    def _segment(self, found: FoundFile, lease: Lease) -> list[Segmentation]:
-        """The blocking part; an empty list where this content has its results already."""
+    def _go_on(self) -> None:
+        self.held_by = None
+        self._hold("")
+
+    async def _wait_for_room(self, slot: Slot) -> None:
+        """Begin nothing while the journal lives on its reserve."""
+        while self._journal.short_of_room and not await asyncio.to_thread(self._journal.regain_room):
+            await self._wait(NO_ROOM, slot)
+
+    def _segment(self, found: FoundFile, lease: Lease) -> Ended | None:
+        """The blocking part; None where this content has its results already."""
         spec = self._spec
         with open_image(self._pool, found.relative, folder=spec.folder, stamp=found.stamp) as image:
+            crashpoints.reach("opened")
             version = self._journal.next_version(spec.id, found.relative, "")
             if version > 1:  # a path that was seen before: is there anything new in it?
                 digest = image.content_digest
-                if self._journal.same_content(spec.id, found.relative, digest, found.stamp):
-                    return []
+                if self._has_results(found) and self._journal.same_content(
+                    spec.id, found.relative, digest, found.stamp
+                ):
+                    return None
                 version = self._journal.next_version(spec.id, found.relative, digest)
+            renamed = as_renamed(spec, self._journal, found, image)
+            if renamed is not None:
+                outcome, records = renamed
+                return outcome, [self._about(found, record, outcome.version) for record in records]
             target = Target(spec.results, found.relative, spec.outputs)
             lane, recent = self._engine.lane, self._feed.recent
             records = segment_image(image, lease, lane, spec.options, target, recent=recent)
-        return [self._about(found, record, version) for record in records]
+        outcome = ImageOutcome(
+            watch=spec.id,
+            path=found.relative,
+            stamp=found.stamp,
+            state=ImageState.DONE,
+            content_digest=records[0].content_digest,
+            version=version,
+            files=_published(records[0]),
+        )
+        return outcome, [self._about(found, record, version) for record in records]
+
+    def _has_results(self, found: FoundFile) -> bool:
+        """Whether the results of an image are there; where somebody deleted them, a touch makes new ones."""
+        files = self._journal.results_of(self._spec.id, found.relative)
+        return all(file.fault is ResultFault.NONE and not _is_missing(file.path) for file in files)
 
     async def _failure(self, found: FoundFile, fault: Fault) -> Segmentation:
         version = await asyncio.to_thread(self._journal.next_version, self._spec.id, found.relative, "")
@@ -206,24 +263,9 @@ class Pipeline:
             latency_seconds=max(0.0, time.monotonic() - found.complete_time_monotonic),
         )
 
-    async def _record(
-        self,
-        found: FoundFile,
-        slot: Slot,
-        state: ImageState,
-        records: list[Segmentation],
-        fault: Fault | None = None,
-    ) -> None:
+    async def _record(self, slot: Slot, outcome: ImageOutcome, records: list[Segmentation]) -> None:
         """Commit the image to the journal, then tell the subscribers."""
-        outcome = ImageOutcome(
-            watch=self._spec.id,
-            path=found.relative,
-            stamp=found.stamp,
-            state=state,
-            content_digest=records[0].content_digest if records else "",
-            version=records[0].version if records else 1,
-            fault=fault,
-        )
+        crashpoints.reach("before-commit")
         while True:
             try:
                 await asyncio.to_thread(self._journal.record, outcome, records)
@@ -232,5 +274,31 @@ class Pipeline:
                 if error.reason is not Reason.DISK_FULL:
                     raise
                 await self._wait(error, slot)
-        self._hold("")
+        self._go_on()
+        crashpoints.reach("before-notify")
         self._feed.notify()
+
+
+def _published(record: Segmentation) -> tuple[PublishedFile, ...]:
+    """The result files of an image, as the journal notes them; all its planes name the same."""
+    return tuple(
+        PublishedFile(kind, os.fsencode(path), record.digests[kind], _size_of(path))
+        for kind, path in record.files.items()
+    )
+
+
+def _is_missing(path: bytes) -> bool:
+    try:
+        os.stat(path)  # noqa: PTH116 (bytes)
+    except FileNotFoundError:
+        return True
+    except OSError:  # out of reach, which is something else
+        return False
+    return False
+
+
+def _size_of(path: str) -> int:
+    try:
+        return Path(path).stat().st_size
+    except OSError:  # its share has just gone; it is durable, and its digest is known
+        return -1

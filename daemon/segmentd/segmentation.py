@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from segmentd import telemetry
+from segmentd import crashpoints, telemetry
 from segmentd.engine.ahead import one_ahead
 from segmentd.engine.lane import CpuLane
 from segmentd.engine.segmenter import BandResult, Tally
@@ -89,6 +89,7 @@ def segment_image(
         )
         pending: Future[None] | None = None
         for page, (index, source) in enumerate(zip(info.planes(), sources, strict=True)):
+            crashpoints.reach("decoded")
             tally = Tally(len(card.classes))
             plane = FreshPlane(page, with_confidence="confidence" in target.outputs)
             keep = recent is not None and bool(card.classes) and recent.fits(info.height * info.width)
@@ -96,6 +97,7 @@ def segment_image(
                 tally.add(band)
                 if keep:
                     plane.add(band.labels, band.confidence)
+                crashpoints.reach("computed")
                 if writer is None:
                     writer = results.enter_context(_writer(target, image, card, digest.result(), band))
                 if pending is not None:

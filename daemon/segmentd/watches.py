@@ -9,12 +9,15 @@ from dataclasses import dataclass
 from segmentd import telemetry
 from segmentd.engine.scheduler import Slot
 from segmentd.errors import Reason, SegmentdError
-from segmentd.ingest.folder import FolderWatch, FoundFile
+from segmentd.ingest.folder import FolderWatch, FoundFile, Ignore
+from segmentd.ingest.names import printable
+from segmentd.ingest.scan import Sighting
 from segmentd.models.bundle import reference_id
-from segmentd.pipeline import Engine, Pipeline
-from segmentd.records import FileStamp, WatchSpec
+from segmentd.moving import Mover
+from segmentd.pipeline import NO_ROOM, Engine, Pipeline
+from segmentd.records import FileStamp, Segmentation, WatchSpec
 from segmentd.results.feed import Feed
-from segmentd.results.images import ImageState
+from segmentd.results.images import ImageOutcome, ImageState
 from segmentd.results.journal import Journal
 from segmentd.workers import WorkerPool
 
@@ -32,7 +35,9 @@ class WatchStatus:
     model: str
     done: int
     failed: int
+    ignored: int
     waiting: int
+    warnings: tuple[str, ...]
 
 
 class Watch:
@@ -54,6 +59,7 @@ class Watch:
         self._journal = journal
         self._folder = FolderWatch(spec)
         self._pipeline = Pipeline(spec, engine, pool, journal, feed, self._hold)
+        self._mover = Mover(spec)
         self._hold_reason = ""
         self._in_hand: dict[bytes, tuple[FileStamp, asyncio.Task[None]]] = {}
         self._delivering = 0
@@ -74,13 +80,16 @@ class Watch:
         async with self._engine.registry.lease(self.spec.model) as lease:
             # Found once: a second model of the same name does not change what a running watch uses.
             self._model = str(lease.path)
-            folder = asyncio.create_task(self._folder.run(self._known, self._deliver))
+            ignore = await self._first_look()
+            folder = asyncio.create_task(self._folder.run(self._known, self._deliver, ignore))
+            mover = asyncio.create_task(self._mover.run())
             try:
                 await asyncio.wait([folder, self._broken], return_when=asyncio.FIRST_COMPLETED)
                 (folder if folder.done() else self._broken).result()
             finally:
                 folder.cancel()
-                await asyncio.gather(folder, return_exceptions=True)
+                mover.cancel()
+                await asyncio.gather(folder, mover, return_exceptions=True)
 
     async def first_scan(self) -> None:
         """Wait until the folder has been looked at once."""
@@ -96,13 +105,19 @@ class Watch:
         for _, task in self._in_hand.values():
             task.cancel()
 
+    @property
+    def disk_full(self) -> bool:
+        """Whether images wait because a disk is full."""
+        return self._pipeline.held_by is Reason.DISK_FULL or self._journal.short_of_room
+
     def status(self) -> WatchStatus:
         """How the watch fares now."""
         folder = self._folder.status
         counts = self._journal.counts(self.spec.id)
         state, reason = folder.state, folder.state_reason
-        if self._hold_reason:
-            state, reason = "failed", self._hold_reason
+        hold_reason = self._hold_reason or (NO_ROOM.message if self._journal.short_of_room else "")
+        if hold_reason:
+            state, reason = "failed", hold_reason
         return WatchStatus(
             state,
             reason,
@@ -111,13 +126,53 @@ class Watch:
             reference_id(self.spec.model),
             counts.get(ImageState.DONE, 0),
             counts.get(ImageState.FAILED, 0),
+            counts.get(ImageState.IGNORED, 0),
             folder.waiting + self._delivering + len(self._in_hand),
+            self._warnings(),
         )
+
+    def _warnings(self) -> tuple[str, ...]:
+        faults = self._journal.result_faults(self.spec.id)
+        text = ""
+        if faults.example:
+            text = (
+                f"results are missing ({faults.missing}) or damaged ({faults.damaged}), for example "
+                f"{printable(faults.example)}: restore them, or touch the images to have them made anew"
+            )
+        return tuple(filter(None, (self._mover.trouble, text)))
 
     def _known(self, path: bytes, stamp: FileStamp) -> bool:
         if path in self._in_hand:
             return self._in_hand[path][0] == stamp
-        return self._journal.known(self.spec.id, path, stamp)
+        known = self._journal.known(self.spec.id, path, stamp)
+        if known:
+            self._want_moved(path, stamp)
+        return known
+
+    def _want_moved(self, path: bytes, stamp: FileStamp) -> None:
+        if self.spec.move_to is not None and self._journal.is_done(self.spec.id, path, stamp):
+            self._mover.want(path, stamp)
+
+    async def _first_look(self) -> Ignore | None:
+        """What to do with files that are there when the watch is new; it is decided once and for all."""
+        if not await asyncio.to_thread(self._journal.is_new, self.spec.id):
+            return None
+        if self.spec.existing == "ignore":
+            return self._ignore
+        await asyncio.to_thread(self._journal.finish_first_look, self.spec.id)
+        return None
+
+    async def _ignore(self, files: Sequence[Sighting]) -> None:
+        """Take note of what the first look at the folder finds; an empty portion is the end of it."""
+        watch = self.spec.id
+        ignored: list[tuple[ImageOutcome, Sequence[Segmentation]]] = [
+            (ImageOutcome(watch, file.path, file.stamp, ImageState.IGNORED), ())
+            for file in files
+            if not self._journal.known(watch, file.path, file.stamp)
+        ]
+        await asyncio.to_thread(self._journal.record_many, ignored)
+        if not files:
+            await asyncio.to_thread(self._journal.finish_first_look, watch)
 
     async def _deliver(self, found: FoundFile) -> None:
         self._delivering += 1
@@ -142,6 +197,7 @@ class Watch:
     def _done(self, found: FoundFile, slot: Slot, task: asyncio.Task[None]) -> None:
         slot.release()
         del self._in_hand[found.relative]
+        self._want_moved(found.relative, found.stamp)
         error = None if task.cancelled() else task.exception()
         if error is not None and not self._broken.done():
             self._broken.set_exception(error)

@@ -60,4 +60,6 @@ def _message(watch: Watch) -> pb.Watch:
         done_count=status.done,
         failed_count=status.failed,
         waiting_count=status.waiting,
+        ignored_count=status.ignored,
+        warnings=status.warnings,
     )

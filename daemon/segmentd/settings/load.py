@@ -130,6 +130,9 @@ def _contradictions(watch: WatchSettings, key: str, roots: Sequence[Path]) -> It
         yield problems.line(f"{key}.give_up_seconds", watch.give_up_seconds, rule)
     if os.path.realpath(watch.results_folder) == folder:
         yield problems.line(f"{key}.results", watch.results_folder, "must not be the watched folder")
+    if watch.move_to and os.path.realpath(watch.move_to) in (folder, os.path.realpath(watch.results_folder)):
+        rule = "must not move images to the watched folder or among the results"
+        yield problems.line(f"{key}.after", watch.after, rule)
     if roots and not any(Path(folder).is_relative_to(os.path.realpath(root)) for root in roots):
         yield problems.line(f"{key}.folder", watch.folder, "must lie in a folder of server.roots")
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from segmentd.records import SegmentOptions, WatchSpec
 from segmentd.settings.values import (
+    MOVE,
     AbsolutePath,
     After,
     Listen,
@@ -155,8 +156,13 @@ class WatchSettings(Table):
     """watches with a higher number go first"""
     marker_file: RelativePath | None = None
     """file that must be in the folder, to tell a share from its empty mount point"""
-    after: Annotated[After, only("keep")] = "keep"
+    after: After = "keep"
     """what happens to an image that is done: keep, or move:DIR"""
+
+    @property
+    def move_to(self) -> Path | None:
+        """Where `after` moves images to; None for keep."""
+        return Path(self.after.removeprefix(MOVE)) if self.after.startswith(MOVE) else None
 
     @property
     def results_folder(self) -> Path:
@@ -187,4 +193,5 @@ class WatchSettings(Table):
             priority=self.priority,
             options=SegmentOptions(self.border, self.tile, self.min_confidence),
             marker_file=self.marker_file,
+            move_to=self.move_to,
         )

@@ -77,7 +77,6 @@ def test_known_means_this_watch_path_and_stamp_also_after_a_restart(tmp_path: Pa
     journal.record(DONE, planes(1))
     journal.record(ImageOutcome("w", b"gone", STAMP, ImageState.VANISHED))
     for _ in range(2):
-        assert journal.known_many("w", files) == [True, False, False, False]
         assert [journal.known("w", *file) for file in files] == [True, False, False, False]
         assert not journal.known("v", DONE.path, STAMP)
         assert not journal.known("w", b"gone", STAMP)
