@@ -14,6 +14,7 @@ import os
 import secrets
 import threading
 import time
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 
@@ -45,6 +46,8 @@ class Mover:
     ----------
     spec : WatchSpec
         The watch; without `move_to` nothing is ever moved.
+    clock : callable
+        Returns seconds; another one for tests.
 
     Attributes
     ----------
@@ -52,8 +55,9 @@ class Mover:
         Why images stay where they are, for the watch's status; "" if nothing is wrong.
     """
 
-    def __init__(self, spec: WatchSpec) -> None:
+    def __init__(self, spec: WatchSpec, clock: Callable[[], float] = time.monotonic) -> None:
         self._spec = spec
+        self._clock = clock
         self._wanted: dict[bytes, FileStamp] = {}
         self._more = asyncio.Event()
         self._stopped = threading.Event()
@@ -62,7 +66,7 @@ class Mover:
 
     def want(self, path: bytes, stamp: FileStamp) -> None:
         """Have an image moved if it still has this stamp; what is dropped here, the next scan tells again."""
-        wanted = self._spec.move_to is not None and time.monotonic() >= self._not_before
+        wanted = self._spec.move_to is not None and self._clock() >= self._not_before
         if wanted and len(self._wanted) < MAX_WANTED:
             self._wanted[path] = stamp
             self._more.set()
@@ -99,7 +103,7 @@ class Mover:
             if trouble != self.trouble:
                 _log.warning("image not moved", watch=self._spec.id, file=path, why=trouble)
             self.trouble = trouble
-            self._not_before = time.monotonic() + RETRY_SECONDS
+            self._not_before = self._clock() + RETRY_SECONDS
             self._wanted.clear()
             return
         self.trouble = ""

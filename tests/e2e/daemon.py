@@ -68,6 +68,7 @@ class DaemonProcess:
         self._models = models
         self._server = dict(server or {})
         self._watches = watches if watches is not None else [{"id": "hot", "folder": "hot", **watch}]
+        self.environment: dict[str, str] = {}
         self._process: subprocess.Popen[str] | None = None
         self._lines: queue.Queue[str] = queue.Queue()
 
@@ -104,7 +105,7 @@ class DaemonProcess:
                 stdout=subprocess.PIPE,
                 stderr=stderr,
                 text=True,
-                env=environment(self.folder),
+                env=environment(self.folder) | self.environment,
             )
         self._lines = queue.Queue()
         threading.Thread(target=_pass_on, args=(self._process, self._lines), daemon=True).start()
@@ -149,6 +150,7 @@ class DaemonProcess:
             self._process.kill()
             self._process.wait()
             self._process = None
+        (self.folder / "journal" / "reserve").unlink(missing_ok=True)  # 16 MiB that a killed daemon leaves
 
     # ------------------------------------------------------------ looking
 

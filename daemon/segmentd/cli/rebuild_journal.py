@@ -95,7 +95,7 @@ def _rebuild(settings: Settings) -> None:
     aside = put_in_place(building, folder)
     rows = [(spec.id, str(done.get(spec.id, 0))) for spec in settings.watch_specs()]
     if rows:
-        show.table("Images in the new journal", ("watch", "images"), rows)
+        show.table("New journal", ("watch", "images"), rows)
     for text in skipped[:_SHOWN]:
         show.note(f"left out, to be segmented again: {text}")
     if len(skipped) > _SHOWN:
