@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from segmentd import crashpoints, telemetry
 from segmentd.engine.lane import CpuLane
@@ -28,7 +26,7 @@ from segmentd.renames import Ended, as_renamed
 from segmentd.results.feed import Feed
 from segmentd.results.images import ImageOutcome, ImageState
 from segmentd.results.journal import Journal
-from segmentd.results.published import PublishedFile, ResultFault
+from segmentd.results.published import is_there, published_files
 from segmentd.segmentation import Target, segment_image
 from segmentd.workers import WorkerPool
 
@@ -230,14 +228,14 @@ class Pipeline:
             state=ImageState.DONE,
             content_digest=records[0].content_digest,
             version=version,
-            files=_published(records[0]),
+            files=published_files(records[0]),
         )
         return outcome, [self._about(found, record, version) for record in records]
 
     def _has_results(self, found: FoundFile) -> bool:
         """Whether the results of an image are there; where somebody deleted them, a touch makes new ones."""
         files = self._journal.results_of(self._spec.id, found.relative)
-        return all(file.fault is ResultFault.NONE and not _is_missing(file.path) for file in files)
+        return all(is_there(file) for file in files)
 
     async def _failure(self, found: FoundFile, fault: Fault) -> Segmentation:
         version = await asyncio.to_thread(self._journal.next_version, self._spec.id, found.relative, "")
@@ -277,28 +275,3 @@ class Pipeline:
         self._go_on()
         crashpoints.reach("before-notify")
         self._feed.notify()
-
-
-def _published(record: Segmentation) -> tuple[PublishedFile, ...]:
-    """The result files of an image, as the journal notes them; all its planes name the same."""
-    return tuple(
-        PublishedFile(kind, os.fsencode(path), record.digests[kind], _size_of(path))
-        for kind, path in record.files.items()
-    )
-
-
-def _is_missing(path: bytes) -> bool:
-    try:
-        os.stat(path)  # noqa: PTH116 (bytes)
-    except FileNotFoundError:
-        return True
-    except OSError:  # out of reach, which is something else
-        return False
-    return False
-
-
-def _size_of(path: str) -> int:
-    try:
-        return Path(path).stat().st_size
-    except OSError:  # its share has just gone; it is durable, and its digest is known
-        return -1

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
+
+from segmentd.records import Segmentation
 
 _COLUMNS = "kind, path, digest, size_bytes, number, fault"
 Place = tuple[int, bytes]
@@ -42,6 +46,32 @@ class ResultFaults:
     missing: int = 0
     damaged: int = 0
     example: bytes = b""
+
+
+def published_files(record: Segmentation) -> tuple[PublishedFile, ...]:
+    """Return the result files of an image, of which all planes name the same."""
+    return tuple(
+        PublishedFile(kind, os.fsencode(path), record.digests[kind], _size_of(path))
+        for kind, path in record.files.items()
+    )
+
+
+def is_there(file: PublishedFile) -> bool:
+    """Whether a file was not found damaged, and is not missing; a disk out of reach tells nothing."""
+    try:
+        os.stat(file.path)  # noqa: PTH116 (bytes)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        pass
+    return file.fault is ResultFault.NONE
+
+
+def _size_of(path: str) -> int:
+    try:
+        return Path(path).stat().st_size
+    except OSError:  # its share has just gone; it is durable, and its digest is known
+        return -1
 
 
 def insert(connection: sqlite3.Connection, image: int, number: int, files: Iterable[PublishedFile]) -> None:
