@@ -56,11 +56,7 @@ class PlaneIndex:
 
 @dataclass(frozen=True, slots=True)
 class FileStamp:
-    """Identity of a file's content as the file system tells it; equal before and after a read.
-
-    `ctime_ns` (0 where it is not known) also changes with permissions, names and links, so it is no part
-    of the identity; it tells that a file that could not be read may have been mended.
-    """
+    """A file's content as the file system tells it; `ctime_ns` (0: not known) is no part of the identity."""
 
     size_bytes: int
     mtime_ns: int

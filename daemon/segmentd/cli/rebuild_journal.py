@@ -135,13 +135,15 @@ def _record(
 def _model_ids(folder: Path) -> dict[str, str]:
     """Ids of the models that are there, by digest; results name the digest only."""
     from segmentd.errors import SegmentdError
-    from segmentd.models.bundle import SUFFIX, load
+    from segmentd.models import files
+    from segmentd.settings.values import MODEL_SUFFIXES
 
     ids = {}
-    for path in sorted(folder.glob(f"*{SUFFIX}")):
-        try:
-            card = load(path).card
-        except SegmentdError:  # of no use, so none of the results is from it as it is now
-            continue
-        ids[card.digest] = card.id
+    for path in sorted(folder.glob("[!.]*")):
+        if path.suffix in MODEL_SUFFIXES:
+            try:
+                card = files.load(path).card
+            except SegmentdError:  # of no use, so none of the results is from it as it is now
+                continue
+            ids[card.digest] = card.id
     return ids

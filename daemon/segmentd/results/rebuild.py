@@ -80,10 +80,13 @@ def rebuild_image(
         RESULT_UNAVAILABLE: they are incomplete, damaged or do not belong together. The image is
         segmented again.
     """
-    missing = [kind for kind in spec.outputs if kind not in results.files]
+    # A network that makes images writes nothing else.
+    only_image = "image" in results.files and "labels" not in results.files
+    outputs = ("image",) if only_image else spec.outputs
+    missing = [kind for kind in outputs if kind not in results.files]
     if missing:
         raise _unusable(results, f"{missing[0]} is missing")
-    described = {kind: read_description(results.files[kind]) for kind in spec.outputs if kind != "overlay"}
+    described = {kind: read_description(results.files[kind]) for kind in outputs if kind != "overlay"}
     digests = {
         (item.notes.get("content_digest", ""), item.notes.get("model_digest", ""))
         for item in described.values()
@@ -96,7 +99,7 @@ def rebuild_image(
     if name is None:
         raise _unusable(results, "the name of the image cannot be told")
     source = b"/".join((*results.folders, name))
-    files = tuple(_published(kind, results.files[kind]) for kind in spec.outputs)
+    files = tuple(_published(kind, results.files[kind]) for kind in outputs)
     path = os.fsencode(spec.folder) + b"/" + source
     about = Segmentation(
         watch=spec.id,

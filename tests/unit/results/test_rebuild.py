@@ -61,6 +61,18 @@ def test_an_image_is_as_its_files_say(spec: WatchSpec) -> None:
         assert (first.files[file.kind], first.digests[file.kind]) == (os.fsdecode(file.path), file.digest)
 
 
+def test_an_image_that_a_network_made_has_neither_labels_nor_confidence(spec: WatchSpec) -> None:
+    frame = FrameInfo("tiff", PixelType.UINT8, 20, 30, ("grey",))
+    with ResultWriter(spec.results, b"a", ("image",), frame, (), "aa", "model") as writer:
+        plane = np.zeros((20, 30), np.uint8)
+        writer.write_band(next(frame.planes()), 0, plane, plane, plane[np.newaxis], plane[np.newaxis])
+        writer.commit()
+    (found,) = find_results(spec.results)
+    outcome, (only,) = rebuild_image(spec, found, {})
+    assert [file.kind for file in outcome.files] == ["image"]
+    assert (only.label_pixel_counts, only.mean_confidence) == ((), 0)
+
+
 @pytest.mark.parametrize("name", ["x" * 240 + ".tif", "µ" * 120 + ".tif", "x" * 251 + ".tif"])
 def test_names_that_were_shortened_are_found_again(spec: WatchSpec, name: str) -> None:
     write(spec.results, name.encode())
