@@ -6,9 +6,10 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import ParamSpec, TypeVar
 
 from segmentd import crashpoints, telemetry
-from segmentd.engine.lane import CpuLane
+from segmentd.engine.lanes import Lane
 from segmentd.engine.scheduler import Scheduler, Slot
 from segmentd.errors import Reason, SegmentdError
 from segmentd.ingest.folder import FoundFile
@@ -39,10 +40,13 @@ HOLD_REASONS = frozenset(
         Reason.MODEL_AMBIGUOUS,
         Reason.MODEL_UNUSABLE,
         Reason.MISSING_EXTRA,
+        Reason.DEVICE_UNAVAILABLE,
     }
 )
 # The daemon has to end: what it did cannot be recorded.
 FATAL_REASONS = frozenset({Reason.JOURNAL_NOT_WRITABLE, Reason.JOURNAL_DAMAGED})
+# Left as it is: the next scan, or the next start, takes it up again.
+LEFT_REASONS = frozenset({Reason.IMAGE_CHANGED, Reason.SHUTTING_DOWN})
 HOLD_SECONDS = 5.0
 # A worker process did not survive the image, which may have been the machine's fault: tried again after
 # these pauses, then the image has failed.
@@ -57,6 +61,8 @@ NO_ROOM = SegmentdError(
     "free. Free some space there.",
 )
 
+P = ParamSpec("P")
+T = TypeVar("T")
 _log = telemetry.get_logger(__name__)
 
 
@@ -65,7 +71,7 @@ class Engine:
     """What computes: models, a lane, and who may use it when."""
 
     registry: Registry
-    lane: CpuLane
+    lane: Lane
     scheduler: Scheduler
 
 
@@ -123,7 +129,7 @@ class Pipeline:
         except SegmentdError as error:
             if error.reason in FATAL_REASONS:
                 raise
-            if error.reason is Reason.IMAGE_CHANGED:
+            if error.reason in LEFT_REASONS:
                 return
             if error.reason in GONE and not await asyncio.to_thread(within_reach, self._spec):
                 return  # it is found again when the share is back
@@ -178,7 +184,7 @@ class Pipeline:
         while True:
             try:
                 async with self._engine.registry.lease(model) as lease:
-                    return await asyncio.to_thread(self._segment, found, lease)
+                    return await _to_its_end(self._segment, found, lease)
             except SegmentdError as error:
                 if error.reason not in HOLD_REASONS:
                     raise
@@ -275,3 +281,13 @@ class Pipeline:
         self._go_on()
         crashpoints.reach("before-notify")
         self._feed.notify()
+
+
+async def _to_its_end(work: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
+    """As `asyncio.to_thread`, but a cancellation waits for the thread: it has files in hand."""
+    thread = asyncio.ensure_future(asyncio.to_thread(work, *args, **options))
+    try:
+        return await asyncio.shield(thread)
+    except asyncio.CancelledError:
+        await asyncio.wait([thread])
+        raise

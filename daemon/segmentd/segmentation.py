@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from segmentd import crashpoints, telemetry
 from segmentd.engine.ahead import one_ahead
-from segmentd.engine.lane import CpuLane
+from segmentd.engine.lanes import Lane
 from segmentd.engine.segmenter import BandResult, Tally
 from segmentd.engine.source import ArraySource, PlaneSource, Stack, StackPlane, streamed_band_rows
 from segmentd.errors import Reason, SegmentdError
@@ -46,7 +46,7 @@ class Target:
 def segment_image(
     image: OpenImage,
     lease: Lease,
-    lane: CpuLane,
+    lane: Lane,
     options: SegmentOptions,
     target: Target,
     report: Report = lambda index: None,
@@ -103,7 +103,7 @@ def segment_image(
                 if pending is not None:
                     pending.result()
                 pending = background.submit(_write, writer, index, band)
-            records.append(_record_of(image, card, lane, page, index, tally))
+            records.append(_record_of(image, card, page, index, tally))
             if recent is not None and keep:
                 fresh.append(plane)
                 recent.trim(fresh)
@@ -190,9 +190,7 @@ def _write(writer: ResultWriter, index: PlaneIndex, band: BandResult) -> None:
         writer.write_band(index, band.first_row, band.labels, band.confidence, band.pixels, band.image)
 
 
-def _record_of(
-    image: OpenImage, card: ModelCard, lane: CpuLane, page: int, index: PlaneIndex, tally: Tally
-) -> Segmentation:
+def _record_of(image: OpenImage, card: ModelCard, page: int, index: PlaneIndex, tally: Tally) -> Segmentation:
     return Segmentation(
         watch="",
         source=b"",
@@ -210,7 +208,7 @@ def _record_of(
         label_pixel_counts=tally.label_pixel_counts,
         mean_confidence=tally.mean_confidence,
         masked_pixels=tally.masked_pixels,
-        device=lane.name,
-        device_reason=lane.reason,
+        device=tally.device,
+        device_reason=tally.device_reason,
         compute_seconds=tally.compute_seconds,
     )

@@ -14,13 +14,15 @@ from segmentd.ingest.names import printable
 from segmentd.ingest.scan import Sighting
 from segmentd.models.bundle import reference_id
 from segmentd.moving import Mover
-from segmentd.pipeline import NO_ROOM, Engine, Pipeline
+from segmentd.pipeline import HOLD_SECONDS, NO_ROOM, Engine, Pipeline
+from segmentd.process.claims import Claims
 from segmentd.records import FileStamp, Segmentation, WatchSpec
 from segmentd.results.feed import Feed
 from segmentd.results.images import ImageOutcome, ImageState
 from segmentd.results.journal import Journal
 from segmentd.workers import WorkerPool
 
+DISK_REASONS = (Reason.DISK_FULL, Reason.RESULTS_NOT_WRITABLE)
 _log = telemetry.get_logger(__name__)
 
 
@@ -49,15 +51,18 @@ class Watch:
         The watch.
     engine, pool, journal, feed
         See `segmentd.pipeline.Pipeline`.
+    claims : Claims
+        What this process has for itself; folder and results become part of it.
     """
 
     def __init__(
-        self, spec: WatchSpec, engine: Engine, pool: WorkerPool, journal: Journal, feed: Feed
+        self, spec: WatchSpec, engine: Engine, pool: WorkerPool, journal: Journal, feed: Feed, claims: Claims
     ) -> None:
         self.spec = spec
         self._engine = engine
         self._journal = journal
         self._folder = FolderWatch(spec)
+        self._claim = claims.claim(spec.folder, spec.results, subject=f"watch '{spec.id}'")
         self._pipeline = Pipeline(spec, engine, pool, journal, feed, self._hold)
         self._mover = Mover(spec)
         self._hold_reason = ""
@@ -106,9 +111,14 @@ class Watch:
             task.cancel()
 
     @property
-    def disk_full(self) -> bool:
-        """Whether images wait because a disk is full."""
-        return self._pipeline.held_by is Reason.DISK_FULL or self._journal.short_of_room
+    def held(self) -> str:
+        """Why the watch waits; empty while it goes on."""
+        return self._hold_reason
+
+    @property
+    def waits_for_disk(self) -> bool:
+        """Whether images wait because a disk is full or cannot be written to."""
+        return self._pipeline.held_by in DISK_REASONS or self._journal.short_of_room
 
     def status(self) -> WatchStatus:
         """How the watch fares now."""
@@ -189,10 +199,22 @@ class Watch:
         if found.relative in self._in_hand:
             # The file changed while its earlier content is in work: one after the other.
             await asyncio.wait([self._in_hand[found.relative][1]])
+        await self._claim_folders()
         await self._going_on.wait()
         slot = Slot(self._engine.scheduler, self.spec.id, self.spec.priority)
         await slot.acquire()
         return slot
+
+    async def _claim_folders(self) -> None:
+        """Have the folders for ourselves, also one that was missing so far."""
+        while True:
+            try:
+                await asyncio.to_thread(self._claim.hold)
+                return
+            except SegmentdError as error:
+                self._hold(error.message)
+                await asyncio.sleep(HOLD_SECONDS)
+                self._hold("")
 
     def _done(self, found: FoundFile, slot: Slot, task: asyncio.Task[None]) -> None:
         slot.release()

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from segmentd.errors import Reason, SegmentdError
+from segmentd.process import holder
 from segmentd.results.durable import make_folder, sync_folder
 from segmentd.results.journal_steps import STEPS
 
@@ -54,16 +55,17 @@ def lock_folder(folder: Path) -> IO[str]:
     except BlockingIOError:
         with file:
             file.seek(0)
-            holder = file.read().strip() or "unknown"
+            who = holder.Holder(*file.read().splitlines()[:3])
         raise SegmentdError(
             Reason.LOCKED,
-            f"the journal in {folder} is in use by another segmentd (process {holder}). Stop that one, or "
-            "give this one a journal folder of its own.",
-            pid=holder,
+            f"the journal in {folder} is in use by another segmentd ({who}). Stop that one, or give "
+            "this one a journal folder of its own.",
             folder=str(folder),
+            **who.metadata(),
         ) from None
+    who = holder.process(os.getpid())
     file.truncate(0)
-    file.write(f"{os.getpid()}\n")
+    file.write(f"{who.pid}\n{who.host}\n{who.since}\n")
     file.flush()
     return file
 

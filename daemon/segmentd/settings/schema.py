@@ -19,6 +19,7 @@ from segmentd.settings.values import (
     Listen,
     ModelReference,
     RelativePath,
+    RequireGpu,
     Slug,
     data_home,
     only,
@@ -83,7 +84,7 @@ class DeviceSettings(Table):
 
     prefer: Literal["auto", "cpu", "cuda"] = "auto"
     """device to use where there is one; results name the one that made them"""
-    require_gpu: Off = False
+    require_gpu: RequireGpu = False
     """refuse to compute on the CPU"""
     memory_budget: Later = None
     """memory that loaded models may take together, such as 4GiB"""

@@ -110,6 +110,12 @@ def _resolve_model(value: Any, info: ValidationInfo) -> Any:
     return value
 
 
+def _check_require_gpu(value: bool, info: ValidationInfo) -> bool:
+    if value and info.data.get("prefer") == "cpu":
+        raise broken('must be false where prefer is "cpu"')
+    return value
+
+
 def data_home() -> Path:
     """Return the daemon's folder in the user's data folder (XDG base directories)."""
     named = Path(os.environ.get("XDG_DATA_HOME", ""))
@@ -128,5 +134,6 @@ Slug = Annotated[str, AfterValidator(_check_slug)]
 RelativePath = Annotated[str, AfterValidator(_check_relative)]
 After = Annotated[str, BeforeValidator(_resolve_after)]
 Listen = Annotated[str, AfterValidator(_check_listen)]
+RequireGpu = Annotated[bool, AfterValidator(_check_require_gpu)]
 ModelReference = Annotated[str, Field(min_length=1), BeforeValidator(_resolve_model)]
 AbsolutePath = Annotated[Path, BeforeValidator(_make_absolute)]

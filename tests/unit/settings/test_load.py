@@ -45,8 +45,8 @@ FAULTS = [
     ("server = 3", "server = 3: must be a table"),
     ('[device]\nprefer = "gpu"', 'device.prefer = "gpu": must be one of "auto", "cpu" or "cuda"'),
     (
-        "[device]\nrequire_gpu = true",
-        "device.require_gpu = true: not supported in this version; must be false",
+        '[device]\nprefer = "cpu"\nrequire_gpu = true',
+        'device.require_gpu = true: must be false where prefer is "cpu"',
     ),
     ("[device]\nthreads = 0", "device.threads = 0: must be >= 1"),
     ("[device]\nthreads = true", "device.threads = true: must be a whole number"),
