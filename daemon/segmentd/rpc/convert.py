@@ -176,8 +176,8 @@ def segmentation_message(record: Segmentation) -> segmentation_service_pb2.Segme
         mean_confidence=record.mean_confidence,
         masked_pixel_count=record.masked_pixels,
         files={
-            kind: output(local_path=printable(os.fsencode(path)), digest=record.digests.get(kind, ""))
-            for kind, path in record.files.items()
+            kind: output(local_path=printable(path), digest=record.digests.get(kind, ""), path=path)
+            for kind, path in ((kind, os.fsencode(name)) for kind, name in record.files.items())
         },
         device=record.device,
         device_reason=record.device_reason,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
@@ -27,6 +29,18 @@ SERVICE_NAMES = tuple(f"segmentd.v1.{name}Service" for name in ("Model", "Watch"
 _MIB = 1 << 20
 
 
+class _LostReceivers(logging.Filter):
+    """Drops what gRPC logs, with a traceback, when the receiver of a message has died: that is no error."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether the record is to be kept."""
+        kind = record.exc_info[0] if record.exc_info else None
+        return kind is None or kind.__name__ != "ExecuteBatchError"
+
+
+_LOST_RECEIVERS = _LostReceivers()
+
+
 class Server:
     """The gRPC face of the daemon.
 
@@ -49,6 +63,7 @@ class Server:
         max_receive_mib: int,
         with_reflection: bool,
     ) -> None:
+        logging.getLogger("grpc._cython.cygrpc").addFilter(_LOST_RECEIVERS)
         self._grpc = grpc.aio.server(
             interceptors=[FaultInterceptor()],
             options=[
