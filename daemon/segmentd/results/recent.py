@@ -20,6 +20,7 @@ Key = tuple[str, str, int]
 Names = Mapping[str, str]
 
 LIMIT_BYTES = 32 << 20
+LIMIT_PLANES = 256  # small ones: whoever is further behind is not live
 
 
 @dataclass
@@ -54,14 +55,15 @@ class _Kept:
 
 
 class RecentPlanes:
-    """The planes published last, up to a number of bytes; may be used from any thread.
+    """The planes published last, up to a number of bytes and of planes; may be used from any thread.
 
     A plane is known by its result files and its page there. One whose files are gone or changed since is not
     given out: memory shall not hide what happened on the disk.
     """
 
-    def __init__(self, limit_bytes: int = LIMIT_BYTES) -> None:
+    def __init__(self, limit_bytes: int = LIMIT_BYTES, limit_planes: int = LIMIT_PLANES) -> None:
         self._limit_bytes = limit_bytes
+        self._limit_planes = limit_planes
         self._lock = threading.Lock()
         self._kept: OrderedDict[Key, _Kept] = OrderedDict()
         self._bytes = 0
@@ -88,7 +90,7 @@ class RecentPlanes:
                 self._forget(key)
                 self._kept[key] = _Kept(plane, stamps)
                 self._bytes += plane.nbytes
-            while self._bytes > self._limit_bytes and self._kept:
+            while self._bytes > self._limit_bytes or len(self._kept) > self._limit_planes:
                 self._forget(next(iter(self._kept)))
 
     def get(self, files: Names, digests: Names, page: int) -> Planes | None:

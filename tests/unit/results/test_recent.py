@@ -83,6 +83,14 @@ def test_the_oldest_go_first(files: dict[str, str]) -> None:
     assert recent.fits(50) and not recent.fits(51)
 
 
+def test_small_planes_do_not_pile_up(files: dict[str, str]) -> None:
+    recent = RecentPlanes(limit_planes=2)
+
+    recent.keep(files, DIGESTS, [plane(0), plane(1), plane(2)])
+
+    assert [recent.get(files, DIGESTS, page) is not None for page in range(3)] == [False, True, True]
+
+
 def test_a_long_stack_does_not_pile_up_before_it_is_published() -> None:
     recent = RecentPlanes(limit_bytes=100)
     fresh: deque[FreshPlane] = deque()
