@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from segmentd.crashpoints import POINTS, VARIABLE
 
 from segmentctl import Result
+from segmentd.crashpoints import POINTS, VARIABLE
 from segmentd.v1.segmentation_service_pb2 import Segmentation
 
 from .daemon import DaemonProcess, wait_until
