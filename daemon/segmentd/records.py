@@ -224,12 +224,15 @@ class SegmentOptions:
     """How a plane is segmented; None means the model's own value.
 
     `border_px` and `tile_px` are in pixels (`tile_px` is the edge of the core, output tile),
-    `min_confidence` in percent.
+    `min_confidence` in percent. `postprocessing` is `none` or `crf`; with `crf`, `confidence` is `map`
+    (100 everywhere) or `marginal` (the probability after the field).
     """
 
     border_px: int | None = None
     tile_px: int | None = None
     min_confidence: int = 0
+    postprocessing: str = "none"
+    confidence: str = "map"
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,6 +250,7 @@ class WatchSpec:
     include: tuple[str, ...] = ("*",)
     recursive: bool = True
     outputs: tuple[str, ...] = ("labels", "confidence")
+    with_image: bool = False
     settle_seconds: float = 2.0
     give_up_seconds: float = 10.0
     poll_seconds: float = 2.0

@@ -8,12 +8,12 @@ import numpy.typing as npt
 Bytes = npt.NDArray[np.uint8]
 
 
-def decide(scores: npt.NDArray[np.float64]) -> tuple[Bytes, Bytes]:
+def decide(scores: npt.NDArray[np.floating]) -> tuple[Bytes, Bytes]:
     """Label and confidence of every pixel.
 
     Parameters
     ----------
-    scores : float64 array (K, h, w)
+    scores : float array (K, h, w)
         Class scores; K at most 255.
 
     Returns

@@ -163,6 +163,20 @@ def decide(scores: Floats, softmax: bool) -> tuple[Bytes, Bytes]:
     return np.where(valid, winner + 1, 0).astype(np.uint8), percent.astype(np.uint8)
 
 
+def probabilities(scores: Floats, softmax: bool) -> Floats:
+    """Scores of a tile (h, w, K) as probabilities (K, h, w).
+
+    Where a score is not a number, all classes have the same.
+    """
+    out = np.moveaxis(scores, -1, 0).astype(np.float32)
+    with np.errstate(invalid="ignore"):
+        if softmax:
+            out = np.exp(out - out.max(axis=0))
+            out /= out.sum(axis=0)
+    out[:, ~np.isfinite(out).all(axis=0)] = 1 / len(out)
+    return np.clip(out, 0.0, 1.0)
+
+
 def restore(values: Floats, dtype: np.dtype[np.generic], scale_by_bit_depth: bool) -> npt.NDArray[np.generic]:
     """An image that a network made, in the pixel type and range of the image that went in.
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from segmentd import telemetry
 from segmentd.engine.activity import Activity
+from segmentd.engine.crf_job import CrfJob
 from segmentd.engine.device import Device, DeviceLostError, DeviceOutOfMemoryError, DeviceTile
 from segmentd.engine.ladder import BackOff, Fit
 from segmentd.engine.lane import CpuLane
@@ -161,7 +162,8 @@ class DeviceLane:
     def _tiles(self, job: Job, band: Band, trail: _Trail) -> Iterator[TileResult]:
         """The tiles of a band as they are done, on the device while that can be used."""
         if not isinstance(job, ForestJob):
-            self._turn_to_cpu(trail, f"{self.name} computes no imported networks in this version")
+            what = "conditional random fields" if isinstance(job, CrfJob) else "imported networks"
+            self._turn_to_cpu(trail, f"{self.name} computes no {what} in this version")
             yield from self._cpu.tiles(job.work(band))
             return
         left = deque(job.tiles(band))

@@ -13,9 +13,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from segmentd.compute.postprocessing import CRF
 from segmentd.engine.activity import Activity
+from segmentd.engine.crf_job import CrfJob
 from segmentd.engine.lanes import DeviceState, TileListener, strips
 from segmentd.engine.loaded import Job, Loaded, Work, make_ready
+from segmentd.engine.refiner import Refiner
 from segmentd.engine.segmenter import BandResult, TileResult
 from segmentd.engine.source import ArraySource, PlaneSource
 from segmentd.errors import Reason, SegmentdError
@@ -51,6 +54,7 @@ class CpuLane:
         self._lock = threading.Lock()
         self._activity = Activity()
         self._abandoned = False
+        self._refiner = Refiner(self.threads)
 
     def load(self, path: Path) -> ModelCard:
         """Load the model file at `path` and warm it up; replaces what was loaded from there before.
@@ -95,7 +99,7 @@ class CpuLane:
         source : PlaneSource
             The plane, in a pixel type that the model takes.
         options : SegmentOptions
-            Border, tile and minimum confidence.
+            Border, tile, minimum confidence, post-processing.
         channels : slice
             The channels that the model uses.
         on_tile : callable, optional
@@ -126,7 +130,10 @@ class CpuLane:
         digest: str | None = None,
     ) -> Job:
         """Make a plane ready to be computed; parameters and errors as those of `segment`."""
-        return self.model(path, digest).job(source, channels, options)
+        plane = self.model(path, digest).job(source, channels, options)
+        if options.postprocessing == CRF:
+            return CrfJob(plane.scored(), channels, options, self._refiner)
+        return plane
 
     def model(self, path: Path, digest: str | None = None) -> Loaded:
         """The model that was loaded from there, of that digest or the newest; else MODEL_UNUSABLE."""
@@ -212,6 +219,7 @@ class CpuLane:
     def close(self) -> None:
         """Stop the threads; tiles in work finish first."""
         self._pool.shutdown(wait=True, cancel_futures=True)
+        self._refiner.close()
 
 
 def _image_of(strips: list[BandResult]) -> npt.NDArray[np.generic] | None:

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from segmentd.engine.network_job import NetworkJob, NetworkRuntime
 from segmentd.engine.predictor import Predictor
-from segmentd.engine.segmenter import Band, BandResult, PlaneJob, TileResult
+from segmentd.engine.segmenter import Band, BandResult, PlaneJob, ScoredPlane, TileResult
 from segmentd.engine.source import PlaneSource, bands
 from segmentd.engine.volume_job import VolumeJob
 from segmentd.models import trial
@@ -38,12 +38,19 @@ class Job(Protocol):
         """Cut strips anew where results cannot be written as they are."""
 
 
+class ModelJob(Job, Protocol):
+    """A plane that a model computes."""
+
+    def scored(self) -> ScoredPlane:
+        """The probabilities of classes; BAD_FIELD where the model has none of a plane by itself."""
+
+
 class Loaded(Protocol):
     """A model in memory."""
 
     card: ModelCard
 
-    def job(self, source: PlaneSource, channels: slice, options: SegmentOptions) -> Job:
+    def job(self, source: PlaneSource, channels: slice, options: SegmentOptions) -> ModelJob:
         """Make a plane ready to be computed."""
 
 
@@ -66,6 +73,10 @@ class ForestJob(PlaneJob):
     def arrange(self, strips: Iterator[BandResult]) -> Iterator[BandResult]:
         """Bands end where results can be written."""
         return strips
+
+    def scored(self) -> ScoredPlane:
+        """The plane itself."""
+        return self
 
     def _one(self, band: Band, core: Region) -> list[TileResult]:
         return [self.run_tile(band, core)]

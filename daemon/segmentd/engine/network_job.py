@@ -13,7 +13,8 @@ from segmentd import telemetry
 from segmentd.compute import fixed_tiles, network
 from segmentd.compute.decide import apply_minimum_confidence
 from segmentd.compute.fixed_tiles import Span
-from segmentd.engine.segmenter import Band, BandResult, TileResult
+from segmentd.engine.network_scores import NetworkScores
+from segmentd.engine.segmenter import Band, BandResult, ScoredPlane, TileResult
 from segmentd.engine.shelves import in_steps
 from segmentd.engine.source import PlaneSource
 from segmentd.errors import Reason, SegmentdError
@@ -121,6 +122,25 @@ class NetworkJob:
     def arrange(self, strips: Iterator[BandResult]) -> Iterator[BandResult]:
         """Rows of tiles end anywhere; results are written in full steps."""
         return in_steps(strips, self.source.shape[1])
+
+    def scored(self) -> ScoredPlane:
+        """The probabilities of classes.
+
+        Raises
+        ------
+        SegmentdError
+            BAD_FIELD where the network makes images or looks at several planes.
+        """
+        if self._spec.task == "regression" or self._spec.tile_depth:
+            raise SegmentdError(
+                Reason.BAD_FIELD,
+                f"model '{self._runtime.card.display_name}' has no class probabilities of single planes; set "
+                "postprocessing to none",
+                field="postprocessing",
+            )
+        return NetworkScores(
+            self._runtime, self.source, self._channels, list(self._rows.values()), self._columns
+        )
 
     def _run(self, band: Band, columns: list[Span]) -> list[TileResult]:
         rows, height = self._rows[band.start], self.source.shape[1]

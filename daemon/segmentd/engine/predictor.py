@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -72,32 +73,73 @@ class Predictor:
 
         Parameters as for `segmentd.compute.fast_features.load`.
         """
-        scratch = _scratch
+        labels = np.empty((core.height, core.width), np.uint8)
+        confidence = np.empty_like(labels)
+        self._load(pixels, core, border_px, scale, level, first_row, plane_height)
+        for columns, features in self._parts(core.width):
+            with telemetry.stage("forest"):
+                part = (slice(None), columns)
+                packets.classify(
+                    self._forest, features, labels[part], confidence[part], _scratch.forest, self._kernel
+                )
+        return labels, confidence
+
+    def scores(
+        self,
+        pixels: npt.NDArray[np.generic],
+        core: Region,
+        border_px: int,
+        scale: Scale | None,
+        level: Floats,
+        first_row: int,
+        plane_height: int,
+    ) -> Floats:
+        """Probability of each class in one tile: float32 (K, h, w), sum 1 up to rounding.
+
+        Parameters as for `run`; its labels are the first class of highest probability, before rounding to
+        float32.
+        """
+        found = np.empty((len(self.card.classes), core.height, core.width), np.float32)
+        self._load(pixels, core, border_px, scale, level, first_row, plane_height)
+        for columns, features in self._parts(core.width):
+            with telemetry.stage("forest"):
+                width = columns.stop - columns.start
+                found[:, :, columns] = packets.scores(
+                    self._forest, features, core.height, width, _scratch.forest, self._kernel
+                )
+        return found
+
+    def _load(
+        self,
+        pixels: npt.NDArray[np.generic],
+        core: Region,
+        border_px: int,
+        scale: Scale | None,
+        level: Floats,
+        first_row: int,
+        plane_height: int,
+    ) -> None:
         with telemetry.stage("features"):
             fast_features.load(
                 self._plan,
                 pixels,
                 core,
                 border_px,
-                scratch.features,
+                _scratch.features,
                 scale=scale,
                 level=level,
                 first_row=first_row,
                 plane_height=plane_height,
             )
-        labels = np.empty((core.height, core.width), np.uint8)
-        confidence = np.empty_like(labels)
-        rows, columns = scratch.features.grid
+
+    def _parts(self, width: int) -> Iterator[tuple[slice, Floats]]:
+        """Columns of the tile that is loaded and their features, a few packets at a time."""
+        rows, columns = _scratch.features.grid
         step = max(1, PACKETS_AT_ONCE // rows)
+        edge = fast_features.PACKET_PX
         for first in range(0, columns, step):
             count = min(step, columns - first)
-            features = scratch.packets(rows * count, self._plan.plane_count)
+            features = _scratch.packets(rows * count, self._plan.plane_count)
             with telemetry.stage("features"):
-                fast_features.compute(self._plan, scratch.features, first, features)
-            with telemetry.stage("forest"):
-                edge = fast_features.PACKET_PX
-                part = (slice(None), slice(first * edge, (first + count) * edge))
-                packets.classify(
-                    self._forest, features, labels[part], confidence[part], scratch.forest, self._kernel
-                )
-        return labels, confidence
+                fast_features.compute(self._plan, _scratch.features, first, features)
+            yield slice(first * edge, min((first + count) * edge, width)), features

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -93,6 +94,21 @@ class Tally:
         return self._confidence_sum / max(1, int(self._counts.sum()))
 
 
+class ScoredPlane(Protocol):
+    """A plane made ready for a model that tells the probability of each class, forest or network."""
+
+    source: PlaneSource
+
+    def read(self, start: int, stop: int) -> Band:
+        """Read the rows that rows start..stop-1 need."""
+
+    def scores(self, band: Band, region: Region) -> npt.NDArray[np.float32]:
+        """Probabilities (K, h, w) of a rectangle of the plane; `band` was read for its rows at least.
+
+        May be called by several threads at once.
+        """
+
+
 class PlaneJob:
     """A plane made ready: its normalisation is measured.
 
@@ -141,6 +157,16 @@ class PlaneJob:
         width = self.source.shape[2]
         for tile in tiling.cover(band.stop - band.start, width, self.tile_px):
             yield Region(tile.y + band.start, tile.x, tile.height, tile.width)
+
+    def scores(self, band: Band, region: Region) -> npt.NDArray[np.float32]:
+        """Probabilities (K, h, w) of a rectangle of the plane; `band` was read for its rows at least."""
+        found = np.empty((len(self.predictor.card.classes), region.height, region.width), np.float32)
+        for part in tiling.cover(region.height, region.width, self.tile_px):
+            core = Region(region.y + part.y, region.x + part.x, part.height, part.width)
+            found[:, part.y : part.y + part.height, part.x : part.x + part.width] = self.predictor.scores(
+                band.used, core, self._border_px, self._scale, self._level, band.low, self.source.shape[1]
+            )
+        return found
 
     def run_tile(self, band: Band, core: Region) -> TileResult:
         """Compute one tile; may run in any thread, tiles do not depend on one another."""
