@@ -12,11 +12,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from segmentctl.client import Client
+    from segmentctl.confidence import minimum_confidence
     from segmentctl.errors import DaemonError, StreamError
     from segmentctl.subscription import Result, Subscription
     from segmentctl.upload import PlaneResult
 
-__all__ = ["Client", "DaemonError", "PlaneResult", "Result", "StreamError", "Subscription"]
+__all__ = [
+    "Client",
+    "DaemonError",
+    "PlaneResult",
+    "Result",
+    "StreamError",
+    "Subscription",
+    "minimum_confidence",
+]
 
 _HOMES = {
     "Client": "client",
@@ -25,6 +34,7 @@ _HOMES = {
     "Result": "subscription",
     "StreamError": "errors",
     "Subscription": "subscription",
+    "minimum_confidence": "confidence",
 }
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from segmentctl.cli import resources, submit, tail
+from segmentctl.cli import min_confidence, resources, submit, tail
 
 app = typer.Typer(
     name="segmentctl",
@@ -36,6 +36,7 @@ app.add_typer(resources.models_app, name="models")
 app.add_typer(resources.watch_app, name="watch")
 app.command("tail")(tail.tail)
 app.command("submit")(submit.submit)
+app.command("min-confidence")(min_confidence.min_confidence)
 
 
 def main() -> None:
