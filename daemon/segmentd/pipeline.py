@@ -224,7 +224,7 @@ class Pipeline:
             if renamed is not None:
                 outcome, records = renamed
                 return outcome, [self._about(found, record, outcome.version) for record in records]
-            target = Target(spec.results, found.relative, spec.outputs)
+            target = Target(spec.results, found.relative, spec.outputs, spec.with_image)
             lane, recent = self._engine.lane, self._feed.recent
             records = segment_image(image, lease, lane, spec.options, target, recent=recent)
         outcome = ImageOutcome(

@@ -36,11 +36,15 @@ Report = Callable[[PlaneIndex], None]
 
 @dataclass(frozen=True)
 class Target:
-    """Where the results of an image go: folder, the input's path below its own folder, what to write."""
+    """Where the results of an image go: folder, the input's path below its own folder, what to write.
+
+    `with_image` puts the image's channels in front of those of the classes.
+    """
 
     folder: Path
     source: bytes
     outputs: Sequence[str]
+    with_image: bool = False
 
 
 def segment_image(
@@ -182,6 +186,7 @@ def _writer(
         content_digest,
         card.digest,
         image_channels=1 if first.image is None else len(first.image),
+        with_image=target.with_image,
     )
 
 

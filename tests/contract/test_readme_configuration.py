@@ -25,8 +25,7 @@ def test_every_configuration_is_valid(repository: Path, tmp_path: Path) -> None:
 
 def test_every_key_of_a_watch_that_can_be_set_is_shown(repository: Path) -> None:
     shown = tomllib.loads(toml_blocks(repository)[-1])["watch"][0].keys()
-    later = {"confidence", "postprocessing"}  # only their defaults are supported
-    assert shown == WatchSettings.model_fields.keys() - later
+    assert shown == WatchSettings.model_fields.keys()
 
 
 def test_the_classes_file_is_valid(repository: Path, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 Encoding = Literal["raw", "zstd"]
 Start = Literal["new", "oldest"]
+Confidence = Literal["map", "marginal"]
 
 _ENCODINGS = {"raw": pixels_pb2.ENCODING_RAW, "zstd": pixels_pb2.ENCODING_ZSTD}
 _STARTS = {
@@ -180,8 +181,20 @@ class Client(ResourceClient):
 
     # ---------------------------------------------------------------- segmenting
 
+    def postprocessings(self) -> list[messages.Postprocessing]:
+        """List what can be done to class probabilities before labels are decided, `none` first."""
+        request = messages.ListPostprocessingsRequest()
+        answer = self._calls.ask(self._segmentations.ListPostprocessings, request)
+        return list(answer.postprocessings)
+
     def segment(
-        self, image: npt.ArrayLike, model: str, *, min_confidence: int = 0
+        self,
+        image: npt.ArrayLike,
+        model: str,
+        *,
+        min_confidence: int = 0,
+        postprocessing: str = "none",
+        confidence: Confidence = "map",
     ) -> tuple[UInt8Array, UInt8Array]:
         """Segment an image that is in memory.
 
@@ -193,13 +206,23 @@ class Client(ResourceClient):
             Id, display name or resource name.
         min_confidence : int
             Labels below this confidence in percent become 0.
+        postprocessing : str
+            A name of `postprocessings`: `none`, or `crf` for a conditional random field.
+        confidence : {"map", "marginal"}
+            With `crf`: 100 everywhere, or the probability after the field.
 
         Returns
         -------
         labels, confidence : ndarray of uint8 (Y, X)
             Labels 0 (unlabelled) to K, and percent.
         """
-        result = self.segment_plane(image, model, min_confidence=min_confidence)
+        result = self.segment_plane(
+            image,
+            model,
+            min_confidence=min_confidence,
+            postprocessing=postprocessing,
+            confidence=confidence,
+        )
         return result.labels, result.confidence
 
     def segment_plane(
@@ -208,6 +231,8 @@ class Client(ResourceClient):
         model: str,
         *,
         min_confidence: int = 0,
+        postprocessing: str = "none",
+        confidence: Confidence = "map",
         border_pixels: int | None = None,
         tile_pixels: int | None = None,
         encoding: Encoding = "raw",
@@ -218,7 +243,7 @@ class Client(ResourceClient):
 
         Parameters
         ----------
-        image, model, min_confidence
+        image, model, min_confidence, postprocessing, confidence
             As for `segment`.
         border_pixels, tile_pixels : int
             Border around each tile and edge of a tile without it; by default the daemon chooses.
@@ -233,6 +258,8 @@ class Client(ResourceClient):
         head = messages.SegmentPlaneRequest.Head(
             model=within("models", model),
             min_confidence=min_confidence,
+            postprocessing=postprocessing,
+            marginal_confidence=confidence == "marginal",
             border_pixels=border_pixels,
             tile_pixels=tile_pixels,
             encoding=_ENCODINGS[encoding],

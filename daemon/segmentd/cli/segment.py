@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from segmentd.engine.lane import CpuLane
     from segmentd.models.registry import Lease
     from segmentd.records import Segmentation, SegmentOptions
+    from segmentd.segmentation import Target
     from segmentd.workers import WorkerPool
 
 FORMATS = {"labels": ("labels", "confidence"), "multichannel": ("classes", "confidence")}
@@ -49,8 +50,17 @@ def segment(
         str,
         typer.Option(help="labels: one channel, 1, 2, ... = class; multichannel: one 0/255 channel a class."),
     ] = "labels",
-    postprocessing: Annotated[str, typer.Option(help="none (crf is not in this version).")] = "none",
-    confidence: Annotated[str, typer.Option(help="map (marginal is not in this version).")] = "map",
+    with_image: Annotated[
+        bool,
+        typer.Option("--with-image", help="With multichannel: the image's own channels in front, one file."),
+    ] = False,
+    postprocessing: Annotated[
+        str,
+        typer.Option(help="none, or crf: a conditional random field removes specks and sharpens borders."),
+    ] = "none",
+    confidence: Annotated[
+        str, typer.Option(help="With crf: map (100 everywhere), or marginal (the probability after it).")
+    ] = "map",
     overlay: Annotated[
         bool, typer.Option("--overlay", help="Also write a PNG of classes over image.")
     ] = False,
@@ -64,12 +74,15 @@ def segment(
     """
     with exits.reported():
         exits.require_choice("--format", format, FORMATS)
-        exits.require_choice("--postprocessing", postprocessing, ("none",))
-        exits.require_choice("--confidence", confidence, ("map",))
+        exits.require_choice("--postprocessing", postprocessing, ("none", "crf"))
+        exits.require_choice("--confidence", confidence, ("map", "marginal"))
+        if confidence == "marginal" and postprocessing != "crf":
+            raise exits.UsageError("--confidence marginal needs --postprocessing crf")
+        if with_image and format != "multichannel":
+            raise exits.UsageError("--with-image needs --format multichannel")
+        how = (border, tile, min_confidence, postprocessing, confidence)
         outputs = FORMATS[format] + (("overlay",) if overlay else ())
-        failed = _segment(
-            images, model, out, models, (border, tile, min_confidence), threads, outputs, keep_paths
-        )
+        failed = _segment(images, model, out, models, how, threads, outputs, with_image, keep_paths)
     if failed:
         raise typer.Exit(exits.ExitCode.FAILED)
 
@@ -79,9 +92,10 @@ def _segment(
     model: str,
     out: Path,
     models: Path | None,
-    options: tuple[int | None, int | None, int],
+    how: tuple[int | None, int | None, int, str, str],
     threads: int | None,
     outputs: tuple[str, ...],
+    with_image: bool,
     keep_paths: bool,
 ) -> int:
     from segmentd.cli import show
@@ -90,6 +104,7 @@ def _segment(
     from segmentd.errors import SegmentdError
     from segmentd.models.registry import Lease
     from segmentd.records import SegmentOptions
+    from segmentd.segmentation import Target
     from segmentd.workers import WorkerPool
 
     inputs = named_inputs(images, keep_paths)
@@ -101,8 +116,9 @@ def _segment(
         lease = Lease(path, lane.load(path))
         for number, (image, relative) in enumerate(inputs):
             step(number, image.name)
+            target = Target(out, relative, outputs, with_image)
             try:
-                records = _one(image, relative, lease, lane, SegmentOptions(*options), out, outputs, pool)
+                records = _one(image, lease, lane, SegmentOptions(*how), target, pool)
             except SegmentdError as error:
                 failed += 1
                 show.note(
@@ -126,19 +142,17 @@ def _segment(
 
 def _one(
     image: Path,
-    relative: bytes,
     lease: Lease,
     lane: CpuLane,
     options: SegmentOptions,
-    out: Path,
-    outputs: tuple[str, ...],
+    target: Target,
     pool: WorkerPool,
 ) -> list[Segmentation]:
     from segmentd.ingest.readers import open_image
-    from segmentd.segmentation import Target, segment_image
+    from segmentd.segmentation import segment_image
 
     with open_image(pool, image) as opened:
-        return segment_image(opened, lease, lane, options, Target(out, relative, outputs))
+        return segment_image(opened, lease, lane, options, target)
 
 
 def _find_model(reference: str, folder: Path | None) -> Path:

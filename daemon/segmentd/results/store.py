@@ -6,6 +6,7 @@ import os
 from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -50,6 +51,8 @@ class ResultWriter:
         Of input and model: the files' UUIDs come from them, and both are noted in the files.
     image_channels : int
         Of the output `image`.
+    with_image : bool
+        Put the channels of the image in front of those of the classes, all in the image's pixel type.
 
     Raises
     ------
@@ -67,6 +70,7 @@ class ResultWriter:
         content_digest: str,
         model_digest: str = "",
         image_channels: int = 1,
+        with_image: bool = False,
     ) -> None:
         unknown = set(outputs) - set(SUFFIXES)
         if unknown:
@@ -77,6 +81,7 @@ class ResultWriter:
         self._frame = frame
         self._classes = classes
         self._image_channels = image_channels
+        self._with_image = with_image
         self._digests = {"content_digest": content_digest, "model_digest": model_digest}
         self._planes = frame.planes()
         self._due = next(self._planes, None)  # the plane under way
@@ -102,7 +107,7 @@ class ResultWriter:
         confidence: npt.NDArray[np.uint8],
         pixels: npt.NDArray[np.generic],
     ) -> None:
-        """Append one plane: labels and confidence (Y, X), and its pixels (C, Y, X) for the overlay."""
+        """Append one plane: labels and confidence (Y, X), and its pixels (C, Y, X)."""
         if labels.shape != (self._frame.height, self._frame.width):
             raise ValueError(f"a plane of shape {labels.shape} came for {self._frame}")
         self.write_band(index, 0, labels, confidence, pixels)
@@ -130,7 +135,7 @@ class ResultWriter:
         labels, confidence : arrays (rows, X), uint8
             A multiple of `imagefile.TILE` rows, or all that are left of the plane.
         pixels : array (C, rows, X)
-            The image itself, for the overlay.
+            The image itself, for the overlay and where it is to be in front of the classes.
         image : array (C, rows, X), optional
             Rows of the output `image`, in the pixel type of the input.
         """
@@ -142,7 +147,9 @@ class ResultWriter:
                     if kind == "image" and image is not None:
                         writer.write_rows(image[:, rows])
                     else:
-                        writer.write_rows(self._channels_of(kind, labels[rows], confidence[rows]))
+                        writer.write_rows(
+                            self._channels_of(kind, labels[rows], confidence[rows], pixels[:, rows])
+                        )
             if self._overlay is not None:
                 self._overlay.add(pixels, labels)
             self._row += labels.shape[0]
@@ -214,27 +221,36 @@ class ResultWriter:
         if kind == "image":
             channels = tuple(OmeChannel(f"{kind} {number}") for number in range(1, self._image_channels + 1))
         frame = self._frame
+        in_front = kind == "classes" and self._with_image
+        if in_front:
+            channels = (*map(OmeChannel, frame.channel_names), *channels)
         return OmeImage(
             height=frame.height,
             width=frame.width,
             channels=channels,
-            identity="/".join((*self._digests.values(), kind)),
+            identity="/".join((*self._digests.values(), kind, *(("image",) if in_front else ()))),
             name=self._name.decode("utf-8", "replace"),
             size_z=frame.size_z,
             size_t=frame.size_t,
             scenes=frame.scenes,
             pixel_size=frame.pixel_size,
-            pixel_type=frame.pixel_type if kind == "image" else PixelType.UINT8,
+            pixel_type=frame.pixel_type if kind == "image" or in_front else PixelType.UINT8,
             classes=() if kind == "confidence" else self._classes,
             notes={key: value for key, value in self._digests.items() if value},
         )
 
     def _channels_of(
-        self, kind: str, labels: npt.NDArray[np.uint8], confidence: npt.NDArray[np.uint8]
-    ) -> Iterable[npt.NDArray[np.uint8]]:
-        if kind == "classes":
-            return ((labels == item.value) * np.uint8(255) for item in self._classes)
-        return [confidence if kind == "confidence" else labels]
+        self,
+        kind: str,
+        labels: npt.NDArray[np.uint8],
+        confidence: npt.NDArray[np.uint8],
+        pixels: npt.NDArray[np.generic],
+    ) -> Iterable[npt.NDArray[np.generic]]:
+        if kind != "classes":
+            return [confidence if kind == "confidence" else labels]
+        in_front = pixels if self._with_image else pixels[:0]
+        full = (pixels if self._with_image else labels).dtype.type(255)
+        return chain(in_front, ((labels == item.value) * full for item in self._classes))
 
     def _check_band(self, index: PlaneIndex, y: int, *shapes: tuple[int, ...]) -> None:
         if (index, y) != (self._due, self._row):

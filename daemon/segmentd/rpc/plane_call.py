@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from segmentd.compute.postprocessing import CRF, postprocessings
 from segmentd.engine.segmenter import Tally, TileResult
 from segmentd.engine.source import ArraySource
 from segmentd.errors import Reason, SegmentdError
@@ -211,13 +212,24 @@ def _check_head(head: pb.SegmentPlaneRequest.Head) -> _Head:
         border_px=head.border_pixels if head.HasField("border_pixels") else None,
         tile_px=head.tile_pixels if head.HasField("tile_pixels") else None,
         min_confidence=head.min_confidence,
+        postprocessing=_postprocessing(head.postprocessing),
+        confidence="marginal" if head.marginal_confidence else "map",
     )
+    if head.marginal_confidence and options.postprocessing != CRF:
+        raise bad_field("head.marginal_confidence", f"needs head.postprocessing '{CRF}'")
     return _Head(
         model_reference(head.model, "head.model"),
         pixel_type_record(head.pixel_type, "head.pixel_type"),
         (head.channel_count, head.height, head.width),
         options,
     )
+
+
+def _postprocessing(name: str) -> str:
+    names = [entry.name for entry in postprocessings()]
+    if name and name not in names:
+        raise bad_field("head.postprocessing", f"'{name}' must be one of {', '.join(names)}")
+    return name or names[0]
 
 
 async def _receive(requests: AsyncIterator[pb.SegmentPlaneRequest], head: _Head) -> npt.NDArray[np.generic]:

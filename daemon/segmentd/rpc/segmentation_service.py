@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from dataclasses import asdict
 from typing import Literal
 
+from segmentd.compute.postprocessing import postprocessings
 from segmentd.errors import Reason, SegmentdError
 from segmentd.pipeline import Engine
 from segmentd.records import Region, ResultEvent, Segmentation, SegmentationState
@@ -125,6 +127,12 @@ class SegmentationService(segmentation_service_pb2_grpc.SegmentationServiceServi
             head.block_count = 0
             head.blocks_error.CopyFrom(status_of(fault_of(error)))
             yield pb.SubscribeSegmentationsResponse(head=head, cursor=cursor)
+
+    async def ListPostprocessings(
+        self, request: pb.ListPostprocessingsRequest, context: Context
+    ) -> pb.ListPostprocessingsResponse:
+        found = [pb.Postprocessing(**asdict(entry)) for entry in postprocessings()]
+        return pb.ListPostprocessingsResponse(postprocessings=found)
 
     def _watch(self, parent: str) -> str | None:
         watch = resource_id(parent, "watches", "parent")

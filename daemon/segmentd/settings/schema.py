@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from segmentd.records import SegmentOptions, WatchSpec
 from segmentd.settings.values import (
@@ -21,6 +21,8 @@ from segmentd.settings.values import (
     RelativePath,
     RequireGpu,
     Slug,
+    check_confidence,
+    check_with_image,
     data_home,
     only,
     split_listen,
@@ -131,6 +133,8 @@ class WatchSettings(Table):
         tuple[Literal["labels", "confidence", "classes", "overlay"], ...], Field(strict=False, min_length=1)
     ] = ("labels", "confidence")
     """files to write for each image: labels, confidence, classes, overlay"""
+    with_image: Annotated[bool, AfterValidator(check_with_image)] = False
+    """put the channels of the image in front of those of the classes"""
     settle_seconds: Annotated[float, Field(ge=0, le=86_400)] = 2.0
     """how long a file must be quiet before it counts as complete"""
     give_up_seconds: Seconds | None = None
@@ -145,14 +149,14 @@ class WatchSettings(Table):
     """what to do with files that are there when the watch is new"""
     min_confidence: Annotated[int, Field(ge=0, le=100)] = 0
     """percent of confidence below which a pixel gets no label"""
-    confidence: Annotated[Literal["map", "marginal"], only("map")] = "map"
-    """what the confidence image holds"""
     border: Annotated[int, Field(ge=0, le=4096)] | None = None
     """pixels of overlap around each tile; default: the reach of the model's filters"""
     tile: Annotated[int, Field(ge=16, le=16_384)] | None = None
     """edge of a tile in pixels, without the border; left out: chosen for the machine"""
-    postprocessing: Annotated[Literal["none", "crf"], only("none")] = "none"
-    """what is done to the labels afterwards"""
+    postprocessing: Literal["none", "crf"] = "none"
+    """what is done before labels are decided: nothing, or a conditional random field"""
+    confidence: Annotated[Literal["map", "marginal"], AfterValidator(check_confidence)] = "map"
+    """with postprocessing = "crf": 100 everywhere (map), or the probability after the field (marginal)"""
     priority: Annotated[int, Field(ge=-1000, le=1000)] = 0
     """watches with a higher number go first"""
     marker_file: RelativePath | None = None
@@ -185,6 +189,7 @@ class WatchSettings(Table):
             include=self.include,
             recursive=self.recursive,
             outputs=self.outputs,
+            with_image=self.with_image,
             settle_seconds=self.settle_seconds,
             give_up_seconds=self.give_up,
             poll_seconds=self.poll_seconds,
@@ -192,7 +197,9 @@ class WatchSettings(Table):
             rescan_seconds=self.rescan_seconds,
             existing=self.existing,
             priority=self.priority,
-            options=SegmentOptions(self.border, self.tile, self.min_confidence),
+            options=SegmentOptions(
+                self.border, self.tile, self.min_confidence, self.postprocessing, self.confidence
+            ),
             marker_file=self.marker_file,
             move_to=self.move_to,
         )

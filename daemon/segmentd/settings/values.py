@@ -65,6 +65,20 @@ def _check_relative(value: str) -> str:
     return value
 
 
+def check_confidence(value: str, info: ValidationInfo) -> str:
+    """Marginals are what a conditional random field gives; the model's own confidence has another name."""
+    if value == "marginal" and info.data.get("postprocessing") == "none":
+        raise broken('needs postprocessing = "crf"')
+    return value
+
+
+def check_with_image(value: bool, info: ValidationInfo) -> bool:
+    """The image goes into the file of the classes."""
+    if value and "classes" not in info.data.get("outputs", ("classes",)):
+        raise broken('needs "classes" among the outputs')
+    return value
+
+
 def split_listen(listen: str) -> tuple[str, int]:
     """Split `HOST:PORT` or `[IPV6]:PORT` into host and port."""
     match = _LISTEN.fullmatch(listen)

@@ -69,6 +69,23 @@ def test_only_the_outputs_wanted_are_written(tmp_path: Path) -> None:
         open_writer(tmp_path, outputs=("lables",))
 
 
+@pytest.mark.parametrize("pixel_type", list(PixelType))
+def test_the_image_can_be_in_front_of_the_classes(tmp_path: Path, pixel_type: PixelType) -> None:
+    frame = FrameInfo("TIFF", pixel_type, 300, 30, ("DAPI", "GFP"), size_z=2)
+    pixels = np.arange(2 * 2 * 300 * 30).reshape(2, 2, 300, 30).astype(pixel_type.value)
+    labels = np.random.default_rng(0).integers(0, 3, (2, 300, 30)).astype(np.uint8)
+    with open_writer(tmp_path, outputs=("classes",), frame=frame, with_image=True) as writer:
+        for z in range(2):
+            writer.write_plane(PlaneIndex(z=z), labels[z], labels[z], pixels[z])
+        path = writer.commit()["classes"].path
+    read = tifffile.imread(path)
+    assert read.dtype == pixel_type.value
+    wanted = [np.stack([*pixels[z], (labels[z] == 1) * 255, (labels[z] == 2) * 255]) for z in range(2)]
+    np.testing.assert_array_equal(read, wanted)
+    with tifffile.TiffFile(path) as tiff:
+        assert [tiff.ome_metadata.count(f'Name="{name}"') for name in ("DAPI", "GFP", "nucleus")] == [1, 1, 1]
+
+
 def test_the_overlay_of_a_stack_shows_its_first_plane(tmp_path: Path) -> None:
     frame = FrameInfo("TIFF", PixelType.UINT8, 20, 30, ("grey",), size_z=2)
     with open_writer(tmp_path, frame=frame) as writer:

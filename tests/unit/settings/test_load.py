@@ -91,13 +91,14 @@ FAULTS = [
     (WATCH + "tile = 15", "watch[0].tile = 15: must be >= 16"),
     (WATCH + "border = -1", "watch[0].border = -1: must be >= 0"),
     (
-        WATCH + 'postprocessing = "crf"',
-        'watch[0].postprocessing = "crf": not supported in this version; must be "none"',
+        WATCH + 'postprocessing = "median"',
+        'watch[0].postprocessing = "median": must be one of "none" or "crf"',
     ),
     (
         WATCH + 'confidence = "marginal"',
-        'watch[0].confidence = "marginal": not supported in this version; must be "map"',
+        'watch[0].confidence = "marginal": needs postprocessing = "crf"',
     ),
+    (WATCH + "with_image = true", 'watch[0].with_image = true: needs "classes" among the outputs'),
     (WATCH + 'confidence = "x"', 'watch[0].confidence = "x": must be one of "map" or "marginal"'),
     (
         WATCH + 'after = "move:/in/x/.."',
@@ -250,6 +251,9 @@ def test_a_watch_keeps_what_it_is_told() -> None:
         "border": 8,
         "tile": 256,
         "priority": -2,
+        "with_image": True,
+        "confidence": "marginal",
+        "postprocessing": "crf",
     }
     (spec,) = parse({"watch": [told]}, BASE).watch_specs()
     assert spec == WatchSpec(
@@ -260,6 +264,7 @@ def test_a_watch_keeps_what_it_is_told() -> None:
         include=("*.tif", "*.png"),
         recursive=False,
         outputs=("classes", "overlay"),
+        with_image=True,
         settle_seconds=0.5,
         give_up_seconds=7.0,
         poll_seconds=1.0,
@@ -268,7 +273,7 @@ def test_a_watch_keeps_what_it_is_told() -> None:
         existing="ignore",
         move_to=BASE / "done",
         priority=-2,
-        options=SegmentOptions(border_px=8, tile_px=256, min_confidence=51),
+        options=SegmentOptions(8, 256, 51, "crf", "marginal"),
     )
 
 

@@ -58,6 +58,22 @@ def unload_model(context: typer.Context, name: ModelName) -> None:
     typer.echo(f"{_id(model.name)} is unloaded.")
 
 
+@models_app.command("postprocessings")
+def list_postprocessings(context: typer.Context, as_json: AsJson = False) -> None:
+    """List what can be done to class probabilities before labels are decided."""
+    from segmentctl.cli.messages import list_text
+
+    with connected(context) as client:
+        found = client.postprocessings()
+    if as_json:
+        typer.echo(list_text(found))
+        return
+    rows: list[tuple[str, ...]] = [
+        (each.name, each.display_name, each.implementation, each.description) for each in found
+    ]
+    _show(("name", "", "computed by", "what it does"), rows)
+
+
 @watch_app.command("list")
 def list_watches(context: typer.Context, as_json: AsJson = False) -> None:
     """List all watches with state and counts of images."""

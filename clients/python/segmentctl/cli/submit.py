@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +16,23 @@ from segmentctl.cli.connection import connected, fail, note
 if TYPE_CHECKING:
     from segmentctl.client import Client
     from segmentctl.upload import OnProgress
+
+
+class Confidence(StrEnum):
+    """What the confidence shall be after a conditional random field."""
+
+    MAP = "map"
+    MARGINAL = "marginal"
+
+
+@dataclass(frozen=True, slots=True)
+class _How:
+    """With what and how to segment, the same for all images."""
+
+    model: str
+    min_confidence: int
+    postprocessing: str
+    confidence: Confidence
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +63,12 @@ def submit(
     min_confidence: Annotated[
         int, typer.Option(min=0, max=100, help="Labels below this confidence in percent become 0.")
     ] = 0,
+    postprocessing: Annotated[
+        str, typer.Option(help="none, or crf; `segmentctl models postprocessings` tells what there is.")
+    ] = "none",
+    confidence: Annotated[
+        Confidence, typer.Option(help="With crf: 100 everywhere (map), or its probability (marginal).")
+    ] = Confidence.MAP,
 ) -> None:
     """Send images to the daemon and write NAME.labels.ome.tif and NAME.confidence.ome.tif.
 
@@ -53,7 +77,8 @@ def submit(
     _refuse_same_names(images, out)
     with connected(context) as client:
         client.model(model)  # a wrong name is said once, not for every image
-        outcomes = _segment_all(client, images, model, out, min_confidence)
+        how = _How(model, min_confidence, postprocessing, confidence)
+        outcomes = _segment_all(client, images, out, how)
     _show(outcomes)
     failed = [outcome for outcome in outcomes if outcome.failure]
     for outcome in failed:
@@ -73,9 +98,7 @@ def _refuse_same_names(images: list[Path], out: Path | None) -> None:
         )
 
 
-def _segment_all(
-    client: Client, images: list[Path], model: str, out: Path | None, min_confidence: int
-) -> list[_Outcome]:
+def _segment_all(client: Client, images: list[Path], out: Path | None, how: _How) -> list[_Outcome]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -94,12 +117,12 @@ def _segment_all(
             def advance(pixels: int, total: int, done: int = done) -> None:
                 progress.update(task, completed=done + pixels / total)
 
-            outcomes.append(_segment_one(client, image, model, out, min_confidence, advance))
+            outcomes.append(_segment_one(client, image, out, how, advance))
     return outcomes
 
 
 def _segment_one(
-    client: Client, image: Path, model: str, out: Path | None, min_confidence: int, on_progress: OnProgress
+    client: Client, image: Path, out: Path | None, how: _How, on_progress: OnProgress
 ) -> _Outcome:
     from segmentctl.cli.messages import seconds_text, shares_text
     from segmentctl.cli.saving import save_planes
@@ -108,7 +131,14 @@ def _segment_one(
 
     try:
         pixels = read_simple(image)
-        result = client.segment_plane(pixels, model, min_confidence=min_confidence, on_progress=on_progress)
+        result = client.segment_plane(
+            pixels,
+            how.model,
+            min_confidence=how.min_confidence,
+            postprocessing=how.postprocessing,
+            confidence=how.confidence.value,
+            on_progress=on_progress,
+        )
         save_planes(_stem(image, out), result.summary.classes, result.labels, result.confidence)
     except (DaemonError, SegmentdError, OSError, ValueError) as error:
         return _Outcome(image, failure=str(error))
