@@ -160,10 +160,8 @@ class Segmentation:
         Pixels that were NaN or infinite in the input: label 0 and confidence 0.
     renamed_from : bytes
         With state RENAMED: the relative path under which the image was segmented.
-    files : mapping
-        Output kind (`labels`, `confidence`, `classes`, `overlay`) to absolute path as text.
-    digests : mapping
-        Output kind to SHA-256 of the file, hex.
+    files, digests : mapping
+        Output kind (`labels`, `confidence`, `classes`, `overlay`) to absolute path, to SHA-256 in hex.
     device, device_reason : str
         What computed it (`cpu`, `cuda:0`) and why, if not the preferred one.
     source_time, create_time : float
@@ -223,9 +221,8 @@ class ResultEvent:
 class SegmentOptions:
     """How a plane is segmented; None means the model's own value.
 
-    `border_px` and `tile_px` are in pixels (`tile_px` is the edge of the core, output tile),
-    `min_confidence` in percent. `postprocessing` is `none` or `crf`; with `crf`, `confidence` is `map`
-    (100 everywhere) or `marginal` (the probability after the field).
+    `border_px` and `tile_px` (edge of the core, output tile) are in pixels, `min_confidence` in percent;
+    with the `postprocessing` `crf`, `confidence` is 100 (`map`) or the probability after it (`marginal`).
     """
 
     border_px: int | None = None
