@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import queue
 import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -23,12 +26,24 @@ class Manager:
 
     def __init__(self, sock: socket.socket, address: str) -> None:
         self.address = address
-        self._sock = sock
         self.told: list[str] = []
+        self._sock = sock
+        self._coming: queue.Queue[str] = queue.Queue()
+        self._thread = threading.Thread(target=self._listen)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._sock.shutdown(socket.SHUT_RD)
+        self._thread.join()
+
+    def _listen(self) -> None:
+        while message := self._sock.recv(4096):
+            self._coming.put(message.decode())
 
     def hear(self) -> str:
         """Wait for the next message."""
-        self.told.append(self._sock.recv(4096).decode())
+        self.told.append(self._coming.get(timeout=60))
         return self.told[-1]
 
     def hear_until(self, begin: str) -> str:
@@ -43,8 +58,8 @@ def manager() -> Iterator[Manager]:
     address = f"@segmentd-test-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.bind(address.replace("@", "\0"))
-        sock.settimeout(60)
-        yield Manager(sock, address)
+        with closing(Manager(sock, address)) as listening:
+            yield listening
 
 
 def managed(daemon: DaemonProcess, manager: Manager, watchdog_seconds: float) -> DaemonProcess:

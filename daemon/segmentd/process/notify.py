@@ -11,6 +11,8 @@ from segmentd import telemetry
 SOCKET_VARIABLE = "NOTIFY_SOCKET"
 WATCHDOG_VARIABLE = "WATCHDOG_USEC"
 WATCHDOG_PROCESS_VARIABLE = "WATCHDOG_PID"
+# A manager that is busy holds few messages. What is said once is worth waiting for, the rest comes again.
+PATIENCE_SECONDS = 3.0
 
 _log = telemetry.get_logger(__name__)
 
@@ -43,7 +45,7 @@ class Notifier:
 
     def ready(self) -> None:
         """Everything is up."""
-        self._send("READY=1")
+        self._send("READY=1", PATIENCE_SECONDS)
 
     def status(self, text: str) -> None:
         """One line for `systemctl status`; said again only when it changes."""
@@ -58,14 +60,14 @@ class Notifier:
 
     def stopping(self) -> None:
         """The daemon drains."""
-        self._send("STOPPING=1")
+        self._send("STOPPING=1", PATIENCE_SECONDS)
 
-    def _send(self, message: str) -> None:
+    def _send(self, message: str, patience_seconds: float = 0.0) -> None:
         if not self._address:
             return
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
-                sock.setblocking(False)
+                sock.settimeout(patience_seconds)
                 sock.sendto(message.encode(errors="replace"), self._address)
         except OSError as error:
             _log.warning("the service manager cannot be told", message=message, why=error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,3 +56,20 @@ def test_a_manager_that_does_not_listen_is_no_failure(
     assert not caplog.records
     Notifier(str(tmp_path / "nobody")).ready()
     assert "cannot be told" in caplog.text
+
+
+def test_a_busy_manager_is_waited_for_with_what_is_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    address = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind(address)
+        sock.settimeout(10)
+        notifier = Notifier(address, watchdog_seconds=1.0)
+        while "cannot be told" not in caplog.text:
+            notifier.ping()  # the kernel keeps only so many
+        ready = threading.Thread(target=notifier.ready)
+        ready.start()
+        while sock.recv(100) != b"READY=1":
+            pass
+        ready.join()

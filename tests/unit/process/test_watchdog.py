@@ -41,7 +41,7 @@ class Told(Notifier):
         super().__init__("@nobody", watchdog_seconds)
         self.messages: list[str] = []
 
-    def _send(self, message: str) -> None:
+    def _send(self, message: str, patience_seconds: float = 0.0) -> None:
         self.messages.append(message)
 
 
