@@ -249,6 +249,8 @@ class Daemon:
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
+        for watch in watches.list():
+            watch.let_go()
         in_hand = (*(watch.finish() for watch in watches.list()), server.finish())
         finish = asyncio.ensure_future(asyncio.gather(*in_hand))
         now = asyncio.create_task(self._stop_now.wait())

@@ -105,6 +105,11 @@ class Watch:
         if self._in_hand:
             await asyncio.wait([task for _, task in self._in_hand.values()])
 
+    def let_go(self) -> None:
+        """Give up files that wait for something to be mended; the next start does them again."""
+        if self._hold_reason:
+            self.abandon()
+
     def abandon(self) -> None:
         """Give up the files in hand; the next start does them again."""
         for _, task in self._in_hand.values():

@@ -108,6 +108,7 @@ def refusal_of(client: Client) -> str:
     return str(refused.value)
 
 
+@pytest.mark.slow
 def test_a_required_device_that_fails_holds_the_watch(
     place: Callable[..., DaemonProcess], cpu: CpuLane, blobs_model: Path
 ) -> None:

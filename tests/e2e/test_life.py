@@ -96,6 +96,7 @@ def test_a_signal_while_models_load_ends_the_daemon(
     assert "READY=1" not in manager.told
 
 
+@pytest.mark.slow
 def test_work_that_hangs_stops_the_watchdog_but_not_the_end(
     place: Callable[..., DaemonProcess], manager: Manager
 ) -> None:
