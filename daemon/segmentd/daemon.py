@@ -93,6 +93,7 @@ class Daemon:
             folder = self._settings.journal.folder
             opening = asyncio.to_thread(Journal.open, folder, reserve_bytes=RESERVE_BYTES)
             journal = stack.enter_context(closing(await self._unless_stopped(opening)))
+            self._claims.claim(folder, subject="journal.folder").hold()  # it may have been made just now
             pool = stack.enter_context(WorkerPool(DECODERS))
             lane = make_lane(self._settings.device)
             stack.callback(lane.close)

@@ -49,11 +49,11 @@ class _Trail:
     """Which devices computed a plane so far, and why not the preferred one alone."""
 
     def __init__(self) -> None:
-        self.devices: dict[str, None] = {}
+        self.devices: set[str] = set()
         self.reason = ""
 
     def note(self, device: str, reason: str = "") -> None:
-        self.devices[device] = None
+        self.devices.add(device)
         self.reason = reason or self.reason
 
 
@@ -137,7 +137,7 @@ class DeviceLane:
         trail = _Trail()
         for strip in strips(job, lambda band: self._tiles(job, band, trail), on_tile):
             seconds = time.perf_counter() - began
-            devices = "+".join(trail.devices)
+            devices = "+".join(name for name in (self.name, self._cpu.name) if name in trail.devices)
             yield replace(strip, compute_seconds=seconds, device=devices, device_reason=trail.reason)
             began = time.perf_counter()
 
