@@ -17,9 +17,10 @@ from segmentd.pipeline import Engine
 from segmentd.results.durable import clean_temporaries
 from segmentd.results.feed import Feed
 from segmentd.results.journal import Journal
+from segmentd.results.watch_store import WatchStore
 from segmentd.rpc.server import Server
 from segmentd.settings import Settings
-from segmentd.watches import Watch, Watches
+from segmentd.watches import Parts, Watches
 from segmentd.workers import WorkerPool
 
 DECODERS = 2
@@ -57,8 +58,12 @@ class Daemon:
             feed = Feed(journal)
             registry = Registry(self._settings.models.folder, lane.load, lane.unload)
             engine = Engine(registry, lane, Scheduler())
-            specs = self._settings.watch_specs()
-            watches = Watches([Watch(spec, engine, pool, journal, feed) for spec in specs])
+            watches = Watches(
+                self._settings.watch,
+                self._settings.server.roots,
+                Parts(engine, pool, journal, feed),
+                WatchStore(journal),
+            )
             server = Server(
                 engine,
                 watches,
@@ -68,14 +73,12 @@ class Daemon:
                 self._settings.server.reflection,
             )
             await self._load_models(registry)
-            for spec in specs:
-                await asyncio.to_thread(clean_temporaries, spec.results)
+            for watch in watches.list():
+                await asyncio.to_thread(clean_temporaries, watch.spec.results)
             address = await server.start(self._settings.server.listen)
             forgetting = asyncio.create_task(self._forget(journal))
             stack.callback(forgetting.cancel)
-            running = [
-                asyncio.create_task(watch.run(), name=f"watch-{watch.spec.id}") for watch in watches.list()
-            ]
+            running = [asyncio.create_task(watches.run(), name="watches")]
             await self._first_scans(watches, running)
             await server.set_serving(True)
             ready(address)
@@ -143,14 +146,13 @@ class Daemon:
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
-        finish = asyncio.ensure_future(asyncio.gather(*(watch.finish() for watch in watches.list())))
+        finish = asyncio.ensure_future(watches.finish())
         now = asyncio.create_task(self._stop_now.wait())
         waiting: set[asyncio.Future[Any]] = {finish, now}
         await asyncio.wait(waiting, timeout=DRAIN_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         now.cancel()
         if not finish.done():
             _log.warning("gave up the planes in hand; the next start does them again")
-            for watch in watches.list():
-                watch.abandon()
+            watches.abandon()
         feed.close()
         await server.stop(GRPC_GRACE_SECONDS)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from segmentd import telemetry
@@ -70,6 +71,8 @@ class Pipeline:
         What computes, what decodes, what remembers, what tells subscribers.
     hold : callable
         Told why the watch waits, and "" when it goes on.
+    ended : callable
+        Told the segmentations of each image that was recorded.
     """
 
     def __init__(
@@ -80,6 +83,7 @@ class Pipeline:
         journal: Journal,
         feed: Feed,
         hold: Callable[[str], None],
+        ended: Callable[[Sequence[Segmentation]], None] = lambda _: None,
     ) -> None:
         self._spec = spec
         self._engine = engine
@@ -88,6 +92,15 @@ class Pipeline:
         self._feed = feed
         self._hold = hold
         self._suspects = asyncio.Lock()
+        self._ended = ended
+        self._retired = asyncio.Event()
+
+    def retire(self) -> None:
+        """Let go of images that wait for something to be mended; the next scan finds them again.
+
+        What is being segmented is finished.
+        """
+        self._retired.set()
 
     async def process(self, found: FoundFile, slot: Slot, model: str) -> None:
         """Bring one file to its end state: done, failed with a reason, or vanished.
@@ -158,13 +171,20 @@ class Pipeline:
             except SegmentdError as error:
                 if error.reason not in HOLD_REASONS:
                     raise
-                await self._wait(error, slot)
+                if not self._retired.is_set():
+                    await self._wait(error, slot)
+                if self._retired.is_set():
+                    raise SegmentdError(Reason.IMAGE_CHANGED, "the watch was changed") from error
 
     async def _wait(self, error: SegmentdError, slot: Slot) -> None:
         """Wait a little for the cause to go, say why meanwhile, and keep nobody else waiting."""
         self._hold(error.message)
         slot.release()
-        await asyncio.sleep(HOLD_SECONDS)
+        if self._retired.is_set():
+            await asyncio.sleep(HOLD_SECONDS)
+        else:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._retired.wait(), HOLD_SECONDS)
         await slot.acquire()
 
     def _segment(self, found: FoundFile, lease: Lease) -> list[Segmentation]:
@@ -234,3 +254,4 @@ class Pipeline:
                 await self._wait(error, slot)
         self._hold("")
         self._feed.notify()
+        self._ended(records)

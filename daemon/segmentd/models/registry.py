@@ -82,7 +82,7 @@ class Registry:
         self._unload = unload
         self._entries: dict[Path, ModelEntry] = {}
 
-    async def list(self) -> list[ModelEntry]:
+    async def list(self) -> Sequence[ModelEntry]:
         """All models, read anew from the folder, by id; each id is there once."""
         for path in await asyncio.to_thread(self._files):
             self._entries.setdefault(path, ModelEntry(path))
@@ -184,7 +184,7 @@ class Registry:
             raise
         entry.state, entry.stamp, entry.fault = ModelState.ACTIVE, stamp, None
 
-    def _distinct(self) -> list[ModelEntry]:
+    def _distinct(self) -> Sequence[ModelEntry]:
         """Give every model an id of its own; returns one entry for each model, by id.
 
         Files with the same model are one, that in use if there is one. Different models that claim one id

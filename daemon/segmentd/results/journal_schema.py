@@ -63,6 +63,13 @@ _STEPS: tuple[tuple[str, ...], ...] = (
         """,
         "CREATE INDEX events_by_watch ON events (watch, number)",
     ),
+    (
+        # made over the API; settings are JSON with the keys of [[watch]]
+        "CREATE TABLE watches (id TEXT PRIMARY KEY, settings TEXT NOT NULL) WITHOUT ROWID",
+        # paused watches, also those of the configuration file
+        "CREATE TABLE pauses (watch TEXT PRIMARY KEY) WITHOUT ROWID",
+        "CREATE INDEX failed_events ON events (number) WHERE json_extract(payload, '$.state') = 'FAILED'",
+    ),
 )
 SCHEMA_VERSION = len(_STEPS)
 
