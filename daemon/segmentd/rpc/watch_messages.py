@@ -9,7 +9,7 @@ from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
 
-from segmentd.errors import ConfigurationError, Reason, SegmentdError
+from segmentd.errors import Reason, SegmentdError
 from segmentd.rpc.convert import duration, model_reference, printable
 from segmentd.rpc.faults import bad_field
 from segmentd.v1 import watch_service_pb2 as pb
@@ -129,15 +129,19 @@ def keys(message: pb.Watch, names: Collection[str]) -> dict[str, Any]:
     }
 
 
-def in_fields(error: ConfigurationError) -> SegmentdError:
-    """Broken rules in the words of the API: names of fields instead of keys."""
-    told = []
-    for problem in error.problems:
-        key, rest = problem[: (end := _key_end(problem))], problem[end:]
-        told.append((_FIELD_OF_KEY.get(key, key), rest))
+def in_fields(error: SegmentdError) -> SegmentdError:
+    """Broken rules, told as `key = value: rule`, in the words of the API: names of fields instead of keys."""
+    reason = Reason.BAD_FIELD if error.reason is Reason.BAD_CONFIGURATION else error.reason
+    told = [_in_field(problem) for problem in error.message.splitlines()]
     first = told[0][0]
     field = first if first == "watch_id" else f"watch.{first}"
-    return SegmentdError(Reason.BAD_FIELD, "; ".join(name + rest for name, rest in told), field=field)
+    return SegmentdError(reason, "; ".join(name + rest for name, rest in told), field=field)
+
+
+def _in_field(problem: str) -> tuple[str, str]:
+    """Field, and the rest of the problem."""
+    end = _key_end(problem)
+    return _FIELD_OF_KEY.get(problem[:end], problem[:end]), problem[end:]
 
 
 def _key_end(problem: str) -> int:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from google.protobuf.empty_pb2 import Empty
 
-from segmentd.errors import ConfigurationError
+from segmentd.errors import Reason, SegmentdError
 from segmentd.rpc.convert import page_size, page_start, resource_id
 from segmentd.rpc.faults import Context, bad_field
 from segmentd.rpc.watch_messages import given, in_fields, masked, watch_message
@@ -77,5 +77,7 @@ def _rules_in_fields() -> Iterator[None]:
     """Tell rules of the configuration that a request breaks in the request's words."""
     try:
         yield
-    except ConfigurationError as error:
-        raise in_fields(error) from error
+    except SegmentdError as error:
+        if error.reason in (Reason.BAD_CONFIGURATION, Reason.FOLDER_OUTSIDE_ROOTS):
+            raise in_fields(error) from error
+        raise

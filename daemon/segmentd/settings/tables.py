@@ -84,7 +84,7 @@ def check_watch(
     ConfigurationError
         With every problem as `key = value: rule`.
     SegmentdError
-        FOLDER_OUTSIDE_ROOTS.
+        FOLDER_OUTSIDE_ROOTS, in the same form.
     """
     found: list[str] = []
     watch = read_table(WatchSettings, raw, "", None, found)
@@ -93,7 +93,7 @@ def check_watch(
     for key, folder in (("folder", watch.folder), ("results", watch.results_folder)):
         if not _within(folder, roots):
             line = problems.line(key, folder, _ROOTS_RULE)
-            raise SegmentdError(Reason.FOLDER_OUTSIDE_ROOTS, line, field=key)
+            raise SegmentdError(Reason.FOLDER_OUTSIDE_ROOTS, line)
     found += [*_contradictions(watch, ""), *_clashes(watch, "", others)]
     if found:
         raise ConfigurationError(found)
