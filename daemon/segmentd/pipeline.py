@@ -251,7 +251,10 @@ class Pipeline:
             except SegmentdError as error:
                 if error.reason is not Reason.DISK_FULL:
                     raise
-                await self._wait(error, slot)
+                if not self._retired.is_set():
+                    await self._wait(error, slot)
+                if self._retired.is_set():
+                    raise SegmentdError(Reason.IMAGE_CHANGED, "the watch was changed") from error
         self._hold("")
         self._feed.notify()
         self._ended(records)

@@ -22,7 +22,11 @@ _STATES = {
     "failed": pb.Watch.STATE_FAILED,
     "unreachable": pb.Watch.STATE_UNREACHABLE,
 }
-_MODES = {"events": pb.Watch.MODE_EVENTS, "poll": pb.Watch.MODE_POLL}
+_MODES = {
+    "unknown": pb.Watch.MODE_UNSPECIFIED,
+    "events": pb.Watch.MODE_EVENTS,
+    "poll": pb.Watch.MODE_POLL,
+}
 
 
 @dataclass(frozen=True)

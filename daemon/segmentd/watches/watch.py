@@ -49,7 +49,8 @@ class WatchLoad:
 class WatchStatus:
     """How a watch fares, for people and for the API.
 
-    `state` is `starting`, `active`, `paused`, `failed` or `unreachable`.
+    `state` is `starting`, `active`, `paused`, `failed` or `unreachable`; `mode` is `events`, `poll` or, before
+    the first look, `unknown`.
     """
 
     state: str
@@ -176,7 +177,7 @@ class Watch:
         return WatchStatus(
             state,
             reason,
-            folder.mode,
+            folder.mode if folder.state != "starting" else "unknown",
             folder.mode_reason,
             reference_id(self.spec.model),
             counts.get(ImageState.DONE, 0),
