@@ -49,8 +49,8 @@ class WatchLoad:
 class WatchStatus:
     """How a watch fares, for people and for the API.
 
-    `state` is `starting`, `active`, `paused`, `failed` or `unreachable`; `mode` is `events`, `poll` or, before
-    the first look, `unknown`.
+    `state` is `starting`, `active`, `paused`, `failed` or `unreachable`; `mode` is `events`, `poll` or,
+    before the first look, `unknown`.
     """
 
     state: str
