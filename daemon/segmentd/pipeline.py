@@ -184,7 +184,8 @@ class Pipeline:
             await asyncio.sleep(HOLD_SECONDS)
         else:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._retired.wait(), HOLD_SECONDS)
+                async with asyncio.timeout(HOLD_SECONDS):
+                    await self._retired.wait()
         await slot.acquire()
 
     def _segment(self, found: FoundFile, lease: Lease) -> list[Segmentation]:

@@ -122,6 +122,10 @@ def test_a_paused_watch_takes_up_nothing_until_it_is_resumed_also_over_a_restart
     client.unload_model("third")  # nothing but active watches holds a model
     assert client.resume_watch("pausing").state_reason == ""
     assert results(client, "pausing", 1)[0].segmentation.source_display == "a.tif"
+    client.pause_watch("pausing")
+    write_blobs(folder / "b.tif", 4)
+    client.resume_watch("pausing")
+    assert results(client, "pausing", 2)[1].segmentation.source_display == "b.tif"
 
 
 def test_updates_take_effect_between_images_and_lose_none(client: Client, folder: Path) -> None:

@@ -8,7 +8,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import tifffile
 
 from segmentd.engine.lane import CpuLane
 from segmentd.engine.scheduler import Scheduler
@@ -127,3 +129,23 @@ async def test_an_etag_tells_settings_and_pauses_apart(
     await watches.set_paused("a", False)
     assert (await watches.update("a", {"tile": None})).etag == etags[0]
     assert Watches([], (), parts, store).get("a").etag == etags[0]
+
+
+async def test_a_watch_can_be_paused_and_changed_again_and_again(
+    parts: Parts, store: WatchStore, table: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    watches = Watches([WatchSettings(**table("b"))], (), parts, store)
+    async with running(watches) as task:
+        a = await watches.create(table("a", settle_seconds=0.05))
+        for round_ in range(8):
+            await asyncio.sleep(0.01 * round_)  # at another point of its beginning each time
+            await watches.update("a", {"tile": 64 + round_})
+            await watches.set_paused("a", True)
+            await watches.set_paused("a", False)
+        pixels = np.zeros((40, 40), np.uint8)
+        tifffile.imwrite(tmp_path / "a" / "image.tif", pixels)
+        async with asyncio.timeout(30):
+            while (await a.status()).done < 1:
+                await asyncio.sleep(0.02)
+        assert not task.done()
+        assert a.spec.options.tile_px == 71

@@ -140,7 +140,7 @@ class Watch:
             self.paused = paused
         if settings is not None:
             self._pipeline.retire()
-            self._adopt(settings)
+        self._adopt(settings or self.settings)
         await self._stop_intake()
 
     async def retire(self) -> None:
@@ -227,9 +227,10 @@ class Watch:
                 return lease
 
     async def _stop_intake(self) -> None:
-        if self._intake is not None:
+        # Again and again, since code on the way may lose a cancellation (`asyncio.wait_for` before 3.12).
+        while self._intake is not None and not self._intake.done():
             self._intake.cancel()
-            await asyncio.wait([self._intake])
+            await asyncio.wait([self._intake], timeout=1.0)
 
     def _known(self, path: bytes, stamp: FileStamp) -> bool:
         if path in self._in_hand:
