@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from segmentd.engine.scheduler import Scheduler
 from segmentd.errors import Reason, SegmentdError
 from segmentd.models.registry import Registry
 from segmentd.pipeline import Engine
+from segmentd.records import ResultEvent, SegmentationState
 from segmentd.results.feed import Feed
 from segmentd.results.journal import Journal
 from segmentd.results.watch_store import WatchStore
@@ -144,8 +145,9 @@ async def test_a_watch_can_be_paused_and_changed_again_and_again(
             await watches.set_paused("a", False)
         pixels = np.zeros((40, 40), np.uint8)
         tifffile.imwrite(tmp_path / "a" / "image.tif", pixels)
-        async with asyncio.timeout(30):
-            while (await a.status()).done < 1:
-                await asyncio.sleep(0.02)
+        feed = parts.feed.subscribe("a", start="oldest")
+        async with asyncio.timeout(30), aclosing(feed):
+            event = await anext(item async for item in feed if isinstance(item, ResultEvent))
+        assert event.segmentation.state is SegmentationState.SUCCEEDED
         assert not task.done()
         assert a.spec.options.tile_px == 71

@@ -228,9 +228,10 @@ class Watch:
 
     async def _stop_intake(self) -> None:
         # Again and again, since code on the way may lose a cancellation (`asyncio.wait_for` before 3.12).
-        while self._intake is not None and not self._intake.done():
-            self._intake.cancel()
-            await asyncio.wait([self._intake], timeout=1.0)
+        intake = self._intake
+        while intake is not None and not intake.done():
+            intake.cancel()
+            await asyncio.wait([intake], timeout=1.0)
 
     def _known(self, path: bytes, stamp: FileStamp) -> bool:
         if path in self._in_hand:
