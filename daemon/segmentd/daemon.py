@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable
-from contextlib import AsyncExitStack, closing
-from typing import Any
+from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack, closing, suppress
+from typing import Any, TypeVar
 
-from segmentd import telemetry
-from segmentd.engine.lane import CpuLane
+from segmentd import crashpoints, telemetry
+from segmentd.engine.choice import make_lane
 from segmentd.engine.scheduler import Scheduler
-from segmentd.errors import ConfigurationError, SegmentdError
+from segmentd.errors import ConfigurationError, Reason, SegmentdError
 from segmentd.models.registry import Registry
 from segmentd.pipeline import Engine
+from segmentd.process.claims import Claims
+from segmentd.process.leave import Leaver
+from segmentd.process.notify import Notifier
+from segmentd.process.watchdog import keep_telling
+from segmentd.results.check import check_results
 from segmentd.results.durable import clean_temporaries
 from segmentd.results.feed import Feed
 from segmentd.results.journal import Journal
+from segmentd.results.reserve import RESERVE_BYTES
 from segmentd.results.watch_store import WatchStore
 from segmentd.rpc.server import Server
 from segmentd.settings import Settings
@@ -24,23 +30,48 @@ from segmentd.watches import Parts, Watches
 from segmentd.workers import WorkerPool
 
 DECODERS = 2
-DRAIN_SECONDS = 8.0
-GRPC_GRACE_SECONDS = 1.0
 RETENTION_SECONDS = 600.0
+HEALTH_SECONDS = 1.0
+# The parts of a drain; together they stay below the 10 seconds that are promised.
+FINISH_SECONDS = 6.0
+ABANDON_SECONDS = 1.5
+GRPC_GRACE_SECONDS = 1.0
+LEAVE_SECONDS = 9.5
+LEAVE_NOW_SECONDS = 3.0
 
+T = TypeVar("T")
 _log = telemetry.get_logger(__name__)
 
 
-class Daemon:
-    """One daemon process; `run` returns when it has been told to stop and has drained."""
+class _StoppedError(Exception):
+    """Told to stop before everything was up."""
 
-    def __init__(self, settings: Settings) -> None:
+
+class Daemon:
+    """One daemon process; `run` returns when it has been told to stop and has drained.
+
+    Parameters
+    ----------
+    settings : Settings
+        What to do.
+    claims : Claims
+        What this process has for itself already.
+    """
+
+    def __init__(self, settings: Settings, claims: Claims) -> None:
         self._settings = settings
+        self._claims = claims
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
+        self._notifier = Notifier.from_environment()
+        self._leaver = Leaver()
+        self._phase = ""
 
     async def run(self, ready: Callable[[str], None]) -> None:
         """Start, call `ready(address)`, serve until a signal, drain.
+
+        Where something hangs while the daemon stops, in the call to a dead share for instance, the process
+        ends from here without waiting for it: as after a crash, the next start does again what was in hand.
 
         Raises
         ------
@@ -50,10 +81,21 @@ class Daemon:
             LOCKED, JOURNAL_DAMAGED, JOURNAL_NEWER.
         """
         self._listen_to_signals()
+        try:
+            await self._run(ready)
+        except _StoppedError:
+            _log.info("stopped while starting")
+            self._leaver.leave()
+
+    async def _run(self, ready: Callable[[str], None]) -> None:
+        crashpoints.arm()
         async with AsyncExitStack() as stack:
-            journal = stack.enter_context(closing(Journal.open(self._settings.journal.folder)))
+            self._enter("checking the journal")
+            folder = self._settings.journal.folder
+            opening = asyncio.to_thread(Journal.open, folder, reserve_bytes=RESERVE_BYTES)
+            journal = stack.enter_context(closing(await self._unless_stopped(opening)))
             pool = stack.enter_context(WorkerPool(DECODERS))
-            lane = CpuLane(self._settings.device.threads, self._why_cpu())
+            lane = make_lane(self._settings.device)
             stack.callback(lane.close)
             feed = Feed(journal)
             registry = Registry(self._settings.models.folder, lane.load, lane.unload)
@@ -61,7 +103,7 @@ class Daemon:
             watches = Watches(
                 self._settings.watch,
                 self._settings.server.roots,
-                Parts(engine, pool, journal, feed),
+                Parts(engine, pool, journal, feed, self._claims),
                 WatchStore(journal),
             )
             server = Server(
@@ -72,20 +114,34 @@ class Daemon:
                 self._settings.server.max_receive_mib,
                 self._settings.server.reflection,
             )
-            await self._load_models(registry)
+            telling = keep_telling(self._notifier, lane.work_since, lambda: self._status(watches, journal))
+            self._in_background(stack, telling)
+            self._enter("loading models")
+            await self._unless_stopped(self._load_models(registry))
             for watch in watches.list():
-                await asyncio.to_thread(clean_temporaries, watch.spec.results)
+                await self._unless_stopped(asyncio.to_thread(clean_temporaries, watch.spec.results))
             address = await server.start(self._settings.server.listen)
-            forgetting = asyncio.create_task(self._forget(journal))
-            stack.callback(forgetting.cancel)
-            running = [asyncio.create_task(watches.run(), name="watches")]
-            await self._first_scans(watches, running)
-            await server.set_serving(True)
-            ready(address)
-            await self._until_stopped(running)
-            await self._drain(server, feed, watches, running)
+            running = [
+                asyncio.create_task(watches.run(), name="watches"),
+                asyncio.create_task(self._look_after(journal), name="journal"),
+            ]
+            try:
+                self._enter("looking at the folders")
+                with suppress(_StoppedError):
+                    await self._unless_stopped(self._first_scans(watches, running))
+                    await server.set_serving(True)
+                    telling_health = self._tell_health(server, journal, watches)
+                    running.append(asyncio.create_task(telling_health, name="health"))
+                    self._notifier.ready()
+                    ready(address)
+                    self._enter("")
+                await self._until_stopped(running)
+            finally:
+                await self._drain(server, feed, engine, pool, watches, running)
             stages = {name: total.seconds for name, total in telemetry.METER.stages().items()}
             _log.info("stopped", stages=stages)
+
+    # ------------------------------------------------------------ signals
 
     def _listen_to_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -95,19 +151,62 @@ class Daemon:
     def _on_signal(self) -> None:
         if self._stop.is_set():
             self._stop_now.set()
+            self._leaver.leave_after(LEAVE_NOW_SECONDS)
+        else:
+            self._leaver.leave_after(LEAVE_SECONDS)
         self._stop.set()
 
-    def _why_cpu(self) -> str:
-        if self._settings.device.prefer != "cuda":
-            return ""
-        return "device.prefer is cuda, but this version computes on the CPU only"
+    async def _unless_stopped(self, work: Coroutine[Any, Any, T]) -> T:
+        """Wait for work; a signal is not kept waiting for it."""
+        task = asyncio.ensure_future(work)
+        stop = asyncio.create_task(self._stop.wait())
+        await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        if not task.done():
+            task.cancel()
+            raise _StoppedError
+        return task.result()
 
-    async def _forget(self, journal: Journal) -> None:
-        """Delete events beyond the retention, now and then."""
+    # ------------------------------------------------------------ beside the work
+
+    def _in_background(self, stack: AsyncExitStack, work: Coroutine[Any, Any, None]) -> None:
+        stack.callback(asyncio.create_task(work).cancel)
+
+    def _enter(self, phase: str) -> None:
+        """Begin a phase of the daemon's life; "" while it serves."""
+        self._phase = phase
+        if phase:
+            self._notifier.status(phase)
+
+    def _status(self, watches: Watches, journal: Journal) -> str:
+        if self._phase:
+            return self._phase
+        held = [f"{watch.spec.id} waits: {watch.held}" for watch in watches.list() if watch.held]
+        about = f"{len(watches.list())} watch(es), {journal.last_number()} results"
+        return "; ".join([about, *held])
+
+    async def _look_after(self, journal: Journal) -> None:
+        """Check the results once; then delete events beyond the retention, now and then."""
+        await check_results(journal)
         limits = self._settings.journal
-        while limits.retention_days or limits.retention_events:
-            await asyncio.to_thread(journal.retain, limits.retention_days, limits.retention_events)
+        while True:
+            try:
+                await asyncio.to_thread(journal.retain, limits.retention_days, limits.retention_events)
+            except SegmentdError as error:
+                if error.reason is not Reason.DISK_FULL:
+                    raise
+                _log.warning("old events stay for now", why=error.message)
             await asyncio.sleep(RETENTION_SECONDS)
+
+    async def _tell_health(self, server: Server, journal: Journal, watches: Watches) -> None:
+        """Tell health checks while images wait because a disk is full or cannot be written to."""
+        while True:
+            if journal.short_of_room:
+                await asyncio.to_thread(journal.regain_room)
+            await server.set_healthy(not any(watch.waits_for_disk for watch in watches.list()))
+            await asyncio.sleep(HEALTH_SECONDS)
+
+    # ------------------------------------------------------------ start
 
     async def _load_models(self, registry: Registry) -> None:
         problems = []
@@ -122,11 +221,9 @@ class Daemon:
     async def _first_scans(self, watches: Watches, running: list[asyncio.Task[None]]) -> None:
         scans = [asyncio.create_task(watch.first_scan()) for watch in watches.list()]
         if scans:
-            stop = asyncio.create_task(self._stop.wait())
             everything = asyncio.ensure_future(asyncio.gather(*scans))
-            waiting: set[asyncio.Future[Any]] = {everything, stop, *running}
+            waiting: set[asyncio.Future[Any]] = {everything, *running}
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            stop.cancel()
 
     async def _until_stopped(self, running: list[asyncio.Task[None]]) -> None:
         stop = asyncio.create_task(self._stop.wait())
@@ -137,22 +234,39 @@ class Daemon:
             if task.done():
                 task.result()  # a watch never ends by itself: what it raised ends the daemon
 
+    # ------------------------------------------------------------ drain
+
     async def _drain(
-        self, server: Server, feed: Feed, watches: Watches, running: list[asyncio.Task[None]]
+        self,
+        server: Server,
+        feed: Feed,
+        engine: Engine,
+        pool: WorkerPool,
+        watches: Watches,
+        running: list[asyncio.Task[None]],
     ) -> None:
         """Stop intake, finish the planes in hand, end the streams so that clients can resume."""
         _log.info("draining")
-        await server.set_serving(False)
+        self._notifier.stopping()
+        self._enter("finishing what is in hand")
+        await server.refuse()
+        broken = any(task.done() and task.exception() for task in running)
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
-        finish = asyncio.ensure_future(watches.finish())
+        finish = asyncio.ensure_future(asyncio.gather(watches.finish(), server.finish()))
         now = asyncio.create_task(self._stop_now.wait())
         waiting: set[asyncio.Future[Any]] = {finish, now}
-        await asyncio.wait(waiting, timeout=DRAIN_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(waiting, timeout=FINISH_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         now.cancel()
         if not finish.done():
             _log.warning("gave up the planes in hand; the next start does them again")
+            engine.lane.abandon()
             watches.abandon()
+            closing_pool = asyncio.create_task(asyncio.to_thread(pool.close))
+            ending: set[asyncio.Future[Any]] = {finish, closing_pool}
+            await asyncio.wait(ending, timeout=ABANDON_SECONDS)
         feed.close()
         await server.stop(GRPC_GRACE_SECONDS)
+        if not finish.done():
+            self._leaver.leave(1 if broken else 0)

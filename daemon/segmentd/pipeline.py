@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from segmentd import telemetry
-from segmentd.engine.lane import CpuLane
+from segmentd import crashpoints, telemetry
+from segmentd.engine.lanes import Lane
 from segmentd.engine.scheduler import Scheduler, Slot
 from segmentd.errors import Reason, SegmentdError
 from segmentd.ingest.folder import FoundFile
@@ -23,10 +23,12 @@ from segmentd.records import (
     SegmentationState,
     WatchSpec,
 )
+from segmentd.renames import Ended, as_renamed
 from segmentd.results.feed import Feed
 from segmentd.results.images import ImageOutcome, ImageState
 from segmentd.results.journal import Journal
-from segmentd.segmentation import Target, segment_image
+from segmentd.results.published import is_there, published_files
+from segmentd.segmentation import Target, segment_image, to_its_end
 from segmentd.workers import WorkerPool
 
 # Not the image's fault: it waits until the cause is gone.
@@ -38,8 +40,13 @@ HOLD_REASONS = frozenset(
         Reason.MODEL_AMBIGUOUS,
         Reason.MODEL_UNUSABLE,
         Reason.MISSING_EXTRA,
+        Reason.DEVICE_UNAVAILABLE,
     }
 )
+# The daemon has to end: what it did cannot be recorded.
+FATAL_REASONS = frozenset({Reason.JOURNAL_NOT_WRITABLE, Reason.JOURNAL_DAMAGED})
+# Left as it is: the next scan, or the next start, takes it up again.
+LEFT_REASONS = frozenset({Reason.IMAGE_CHANGED, Reason.SHUTTING_DOWN})
 HOLD_SECONDS = 5.0
 # A worker process did not survive the image, which may have been the machine's fault: tried again after
 # these pauses, then the image has failed.
@@ -47,6 +54,12 @@ RETRIED = frozenset({Reason.WORKER_CRASHED, Reason.WORKER_DEADLINE})
 RETRY_SECONDS = (1.0, 5.0)
 # Said of a file where in truth the whole folder may be out of reach.
 GONE = frozenset({Reason.IMAGE_VANISHED, Reason.IMAGE_UNREADABLE})
+
+NO_ROOM = SegmentdError(
+    Reason.DISK_FULL,
+    "the disk of the journal is full: what was in hand is recorded, no more is begun until there are 16 MiB "
+    "free. Free some space there.",
+)
 
 _log = telemetry.get_logger(__name__)
 
@@ -56,7 +69,7 @@ class Engine:
     """What computes: models, a lane, and who may use it when."""
 
     registry: Registry
-    lane: CpuLane
+    lane: Lane
     scheduler: Scheduler
 
 
@@ -73,6 +86,11 @@ class Pipeline:
         Told why the watch waits, and "" when it goes on.
     ended : callable
         Told the segmentations of each image that was recorded.
+
+    Attributes
+    ----------
+    held_by : Reason or None
+        What the watch waits for.
     """
 
     def __init__(
@@ -94,12 +112,10 @@ class Pipeline:
         self._suspects = asyncio.Lock()
         self._ended = ended
         self._retired = asyncio.Event()
+        self.held_by: Reason | None = None
 
     def retire(self) -> None:
-        """Let go of images that wait for something to be mended; the next scan finds them again.
-
-        What is being segmented is finished.
-        """
+        """Let go of images that wait for something to be mended; the next scan finds them again."""
         self._retired.set()
 
     async def process(self, found: FoundFile, slot: Slot, model: str) -> None:
@@ -113,10 +129,14 @@ class Pipeline:
         SegmentdError
             JOURNAL_NOT_WRITABLE: nothing more can be promised, the daemon has to end.
         """
+        crashpoints.reach("found")
         try:
-            records = await self._segment_with_retries(found, slot, model)
+            await self._wait_for_room(slot)
+            ended = await self._segment_with_retries(found, slot, model)
         except SegmentdError as error:
-            if error.reason is Reason.IMAGE_CHANGED:
+            if error.reason in FATAL_REASONS:
+                raise
+            if error.reason in LEFT_REASONS:
                 return
             if error.reason in GONE and not await asyncio.to_thread(within_reach, self._spec):
                 return  # it is found again when the share is back
@@ -128,18 +148,22 @@ class Pipeline:
                 Reason.INTERNAL, f"internal error ({name}); the daemon's log has the details, report it"
             )
         else:
-            if records:
-                await self._record(found, slot, ImageState.DONE, records)
+            if ended is not None:
+                await self._record(slot, *ended)
             return
         finally:
-            self._hold("")
+            self._go_on()
         _log.warning("image failed", file=found.path, why=fault.message)
-        if fault.reason == Reason.IMAGE_VANISHED:
-            await self._record(found, slot, ImageState.VANISHED, [], fault)
-        else:
-            await self._record(found, slot, ImageState.FAILED, [await self._failure(found, fault)], fault)
+        vanished = fault.reason == Reason.IMAGE_VANISHED
+        state = ImageState.VANISHED if vanished else ImageState.FAILED
+        outcome = ImageOutcome(self._spec.id, found.relative, found.stamp, state, fault=fault)
+        if vanished:
+            await self._record(slot, outcome, [])
+        elif not await asyncio.to_thread(self._journal.failed_again, outcome):
+            failed = await self._failure(found, fault)
+            await self._record(slot, replace(outcome, version=failed.version), [failed])
 
-    async def _segment_with_retries(self, found: FoundFile, slot: Slot, model: str) -> list[Segmentation]:
+    async def _segment_with_retries(self, found: FoundFile, slot: Slot, model: str) -> Ended | None:
         if found.fault is not None:
             raise SegmentdError(Reason(found.fault.reason), found.fault.message, **found.fault.metadata)
         try:
@@ -163,11 +187,11 @@ class Pipeline:
         text = f"{last.message} (tried {1 + len(RETRY_SECONDS)} times); it is left alone until it changes"
         raise SegmentdError(last.reason, text, **last.metadata)
 
-    async def _segment_when_possible(self, found: FoundFile, slot: Slot, model: str) -> list[Segmentation]:
+    async def _segment_when_possible(self, found: FoundFile, slot: Slot, model: str) -> Ended | None:
         while True:
             try:
                 async with self._engine.registry.lease(model) as lease:
-                    return await asyncio.to_thread(self._segment, found, lease)
+                    return await to_its_end(self._segment, found, lease)
             except SegmentdError as error:
                 if error.reason not in HOLD_REASONS:
                     raise
@@ -178,6 +202,7 @@ class Pipeline:
 
     async def _wait(self, error: SegmentdError, slot: Slot) -> None:
         """Wait a little for the cause to go, say why meanwhile, and keep nobody else waiting."""
+        self.held_by = error.reason
         self._hold(error.message)
         slot.release()
         if self._retired.is_set():
@@ -188,20 +213,50 @@ class Pipeline:
                     await self._retired.wait()
         await slot.acquire()
 
-    def _segment(self, found: FoundFile, lease: Lease) -> list[Segmentation]:
-        """The blocking part; an empty list where this content has its results already."""
+    def _go_on(self) -> None:
+        self.held_by = None
+        self._hold("")
+
+    async def _wait_for_room(self, slot: Slot) -> None:
+        """Begin nothing while the journal lives on its reserve."""
+        while self._journal.short_of_room and not await asyncio.to_thread(self._journal.regain_room):
+            await self._wait(NO_ROOM, slot)
+
+    def _segment(self, found: FoundFile, lease: Lease) -> Ended | None:
+        """The blocking part; None where this content has its results already."""
         spec = self._spec
         with open_image(self._pool, found.relative, folder=spec.folder, stamp=found.stamp) as image:
+            crashpoints.reach("opened")
             version = self._journal.next_version(spec.id, found.relative, "")
             if version > 1:  # a path that was seen before: is there anything new in it?
                 digest = image.content_digest
-                if self._journal.same_content(spec.id, found.relative, digest, found.stamp):
-                    return []
+                if self._has_results(found) and self._journal.same_content(
+                    spec.id, found.relative, digest, found.stamp
+                ):
+                    return None
                 version = self._journal.next_version(spec.id, found.relative, digest)
+            renamed = as_renamed(spec, self._journal, found, image)
+            if renamed is not None:
+                outcome, records = renamed
+                return outcome, [self._about(found, record, outcome.version) for record in records]
             target = Target(spec.results, found.relative, spec.outputs)
             lane, recent = self._engine.lane, self._feed.recent
             records = segment_image(image, lease, lane, spec.options, target, recent=recent)
-        return [self._about(found, record, version) for record in records]
+        outcome = ImageOutcome(
+            watch=spec.id,
+            path=found.relative,
+            stamp=found.stamp,
+            state=ImageState.DONE,
+            content_digest=records[0].content_digest,
+            version=version,
+            files=published_files(records[0]),
+        )
+        return outcome, [self._about(found, record, version) for record in records]
+
+    def _has_results(self, found: FoundFile) -> bool:
+        """Whether the results of an image are there; where somebody deleted them, a touch makes new ones."""
+        files = self._journal.results_of(self._spec.id, found.relative)
+        return all(is_there(file) for file in files)
 
     async def _failure(self, found: FoundFile, fault: Fault) -> Segmentation:
         version = await asyncio.to_thread(self._journal.next_version, self._spec.id, found.relative, "")
@@ -227,24 +282,9 @@ class Pipeline:
             latency_seconds=max(0.0, time.monotonic() - found.complete_time_monotonic),
         )
 
-    async def _record(
-        self,
-        found: FoundFile,
-        slot: Slot,
-        state: ImageState,
-        records: list[Segmentation],
-        fault: Fault | None = None,
-    ) -> None:
+    async def _record(self, slot: Slot, outcome: ImageOutcome, records: list[Segmentation]) -> None:
         """Commit the image to the journal, then tell the subscribers."""
-        outcome = ImageOutcome(
-            watch=self._spec.id,
-            path=found.relative,
-            stamp=found.stamp,
-            state=state,
-            content_digest=records[0].content_digest if records else "",
-            version=records[0].version if records else 1,
-            fault=fault,
-        )
+        crashpoints.reach("before-commit")
         while True:
             try:
                 await asyncio.to_thread(self._journal.record, outcome, records)
@@ -252,10 +292,8 @@ class Pipeline:
             except SegmentdError as error:
                 if error.reason is not Reason.DISK_FULL:
                     raise
-                if not self._retired.is_set():
-                    await self._wait(error, slot)
-                if self._retired.is_set():
-                    raise SegmentdError(Reason.IMAGE_CHANGED, "the watch was changed") from error
-        self._hold("")
+                await self._wait(error, slot)
+        self._go_on()
+        crashpoints.reach("before-notify")
         self._feed.notify()
         self._ended(records)

@@ -56,12 +56,13 @@ class PlaneIndex:
 
 @dataclass(frozen=True, slots=True)
 class FileStamp:
-    """Identity of a file's content as the file system tells it; equal before and after a read."""
+    """A file's content as the file system tells it; `ctime_ns` (0: not known) is no part of the identity."""
 
     size_bytes: int
     mtime_ns: int
     inode: int
     device: int
+    ctime_ns: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,11 +131,12 @@ class SegmentationState(StrEnum):
 
     SUCCEEDED = "SUCCEEDED"
     FAILED = "FAILED"
+    RENAMED = "RENAMED"
 
 
 @dataclass(frozen=True, slots=True)
 class Segmentation:
-    """The result of one plane without its pixels; a failed image has one, for its first plane.
+    """The result of one plane without its pixels; a failed or renamed image has one, for its first plane.
 
     Attributes
     ----------
@@ -156,6 +158,8 @@ class Segmentation:
         In percent, over all pixels.
     masked_pixels : int
         Pixels that were NaN or infinite in the input: label 0 and confidence 0.
+    renamed_from : bytes
+        With state RENAMED: the relative path under which the image was segmented.
     files : mapping
         Output kind (`labels`, `confidence`, `classes`, `overlay`) to absolute path as text.
     digests : mapping
@@ -175,6 +179,7 @@ class Segmentation:
     version: int = 1
     content_digest: str = ""
     fault: Fault | None = None
+    renamed_from: bytes = b""
     plane: PlaneIndex = field(default_factory=PlaneIndex)
     page: int = 0
     plane_count: int = 1
@@ -232,6 +237,7 @@ class WatchSpec:
     """One watched folder, resolved: absolute paths, defaults filled in. Times are in seconds.
 
     With a `marker_file` the folder counts as there only while it holds a file of that relative path.
+    `move_to` is where images go that are done; None leaves them where they are.
     """
 
     id: str
@@ -250,6 +256,7 @@ class WatchSpec:
     priority: int = 0
     options: SegmentOptions = field(default_factory=SegmentOptions)
     marker_file: str | None = None
+    move_to: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -9,13 +10,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from segmentd import telemetry
+from segmentd import crashpoints, telemetry
 from segmentd.engine.ahead import one_ahead
-from segmentd.engine.lane import CpuLane
+from segmentd.engine.lanes import Lane
 from segmentd.engine.segmenter import BandResult, Tally
 from segmentd.engine.source import ArraySource, PlaneSource, Stack, StackPlane, streamed_band_rows
 from segmentd.errors import Reason, SegmentdError
@@ -31,6 +33,8 @@ STREAM_ABOVE_BYTES = 128 << 20
 MAX_ROW_BLOCK = 1024
 IMAGE_OUTPUTS = ("image",)
 
+P = ParamSpec("P")
+T = TypeVar("T")
 Report = Callable[[PlaneIndex], None]
 
 
@@ -46,7 +50,7 @@ class Target:
 def segment_image(
     image: OpenImage,
     lease: Lease,
-    lane: CpuLane,
+    lane: Lane,
     options: SegmentOptions,
     target: Target,
     report: Report = lambda index: None,
@@ -89,6 +93,7 @@ def segment_image(
         )
         pending: Future[None] | None = None
         for page, (index, source) in enumerate(zip(info.planes(), sources, strict=True)):
+            crashpoints.reach("decoded")
             tally = Tally(len(card.classes))
             plane = FreshPlane(page, with_confidence="confidence" in target.outputs)
             keep = recent is not None and bool(card.classes) and recent.fits(info.height * info.width)
@@ -96,12 +101,13 @@ def segment_image(
                 tally.add(band)
                 if keep:
                     plane.add(band.labels, band.confidence)
+                crashpoints.reach("computed")
                 if writer is None:
                     writer = results.enter_context(_writer(target, image, card, digest.result(), band))
                 if pending is not None:
                     pending.result()
                 pending = background.submit(_write, writer, index, band)
-            records.append(_record_of(image, card, lane, page, index, tally))
+            records.append(_record_of(image, card, page, index, tally))
             if recent is not None and keep:
                 fresh.append(plane)
                 recent.trim(fresh)
@@ -188,9 +194,7 @@ def _write(writer: ResultWriter, index: PlaneIndex, band: BandResult) -> None:
         writer.write_band(index, band.first_row, band.labels, band.confidence, band.pixels, band.image)
 
 
-def _record_of(
-    image: OpenImage, card: ModelCard, lane: CpuLane, page: int, index: PlaneIndex, tally: Tally
-) -> Segmentation:
+def _record_of(image: OpenImage, card: ModelCard, page: int, index: PlaneIndex, tally: Tally) -> Segmentation:
     return Segmentation(
         watch="",
         source=b"",
@@ -208,7 +212,17 @@ def _record_of(
         label_pixel_counts=tally.label_pixel_counts,
         mean_confidence=tally.mean_confidence,
         masked_pixels=tally.masked_pixels,
-        device=lane.name,
-        device_reason=lane.reason,
+        device=tally.device,
+        device_reason=tally.device_reason,
         compute_seconds=tally.compute_seconds,
     )
+
+
+async def to_its_end(work: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
+    """As `asyncio.to_thread`, but a cancellation waits for the thread: it has files in hand."""
+    thread = asyncio.ensure_future(asyncio.to_thread(work, *args, **options))
+    try:
+        return await asyncio.shield(thread)
+    except asyncio.CancelledError:
+        await asyncio.wait([thread])
+        raise

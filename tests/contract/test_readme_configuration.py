@@ -25,7 +25,7 @@ def test_every_configuration_is_valid(repository: Path, tmp_path: Path) -> None:
 
 def test_every_key_of_a_watch_that_can_be_set_is_shown(repository: Path) -> None:
     shown = tomllib.loads(toml_blocks(repository)[-1])["watch"][0].keys()
-    later = {"confidence", "postprocessing", "after"}  # only their defaults are supported
+    later = {"confidence", "postprocessing"}  # only their defaults are supported
     assert shown == WatchSettings.model_fields.keys() - later
 
 

@@ -48,6 +48,15 @@ class DaemonProcess:
         The `[[watch]]` tables; folders may be relative to `folder`.
     server : mapping
         More keys of `[server]`.
+
+    Attributes
+    ----------
+    journal, device : dict
+        The keys of `[journal]` and `[device]`.
+    prefix : list of str
+        A command that the daemon is run by, in the same process: `strace -D`, `unshare`...
+    environment : dict
+        More of its environment.
     """
 
     def __init__(
@@ -64,7 +73,10 @@ class DaemonProcess:
         self.results = self.hot / "segmented"
         self.address = "127.0.0.1:0"
         self.starts = 0
-        self.prefix: list[str] = []  # what the command is run by
+        self.journal: dict[str, Any] = {"folder": "journal"}
+        self.device: dict[str, Any] = {}
+        self.prefix: list[str] = []
+        self.environment: dict[str, str] = {}
         self._models = models
         self._server = dict(server or {})
         self._watches = watches if watches is not None else [{"id": "hot", "folder": "hot", **watch}]
@@ -104,7 +116,7 @@ class DaemonProcess:
                 stdout=subprocess.PIPE,
                 stderr=stderr,
                 text=True,
-                env=environment(self.folder),
+                env=environment(self.folder) | self.environment,
             )
         self._lines = queue.Queue()
         threading.Thread(target=_pass_on, args=(self._process, self._lines), daemon=True).start()
@@ -149,11 +161,13 @@ class DaemonProcess:
             self._process.kill()
             self._process.wait()
             self._process = None
+        (self.folder / "journal" / "reserve").unlink(missing_ok=True)  # 16 MiB that a killed daemon leaves
 
     # ------------------------------------------------------------ looking
 
     @property
     def pid(self) -> int:
+        """Process id; the daemon must be running."""
         assert self._process is not None
         return self._process.pid
 
@@ -178,7 +192,8 @@ class DaemonProcess:
         tables = {
             "server": {"listen": self.address, **self._server},
             "models": {"folder": str(self._models)},
-            "journal": {"folder": "journal"},
+            "journal": self.journal,
+            "device": self.device,
         }
         parts = [f"[{name}]\n{toml(table)}" for name, table in tables.items()]
         parts += [f"[[watch]]\n{toml(table)}" for table in self._watches]

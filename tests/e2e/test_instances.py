@@ -1,4 +1,4 @@
-"""Two daemons, and configurations that cannot be run: exit codes and a sentence that says what to do."""
+"""Configurations that cannot be run: exit codes and a sentence that says what to do."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from .daemon import DaemonProcess, environment, run, toml
-from .scene import Scene
 
 pytestmark = pytest.mark.e2e
 
@@ -37,21 +36,6 @@ def last_line(ended: subprocess.CompletedProcess[str]) -> str:
     assert ended.stdout == ""
     assert "Traceback" not in ended.stderr
     return ended.stderr.strip().splitlines()[-1]
-
-
-def test_a_second_daemon_on_the_same_journal_exits_73(scene: Scene, tmp_path: Path) -> None:
-    journal = scene.daemon.folder / "journal"
-    ended = start_in_vain(tmp_path, server={"listen": "127.0.0.1:0"}, journal={"folder": str(journal)})
-    assert ended.returncode == 73, ended.stderr
-    assert str(journal) in last_line(ended)
-
-
-def test_a_second_daemon_on_the_same_port_says_so(scene: Scene, tmp_path: Path) -> None:
-    ended = start_in_vain(tmp_path, server={"listen": scene.daemon.address}, journal={"folder": "journal"})
-    assert ended.returncode == 78, ended.stderr
-    assert "server.listen" in last_line(ended)
-    assert scene.daemon.address in last_line(ended)
-    assert scene.client.server().name == "server"
 
 
 def test_a_watch_with_a_model_that_does_not_exist_exits_78(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -145,6 +146,47 @@ def test_updates_take_effect_between_images_and_lose_none(client: Client, folder
     assert all(unlabelled)
 
 
+def test_what_was_ignored_at_first_stays_so_when_a_watch_changes(client: Client, folder: Path) -> None:
+    write_blobs(folder / "old.tif", 1)
+    client.create_watch("ignoring", folder, "blobs", existing="ignore", settle_seconds=0.1)
+    wait_until(lambda: client.watch("ignoring").ignored_count == 1, "the first look is over")
+    client.pause_watch("ignoring")
+    write_blobs(folder / "new.tif", 2)
+    client.update_watch("ignoring", tile=64, include=["*.tif"])
+    client.resume_watch("ignoring")
+    assert results(client, "ignoring", 1)[0].segmentation.source_display == "new.tif"
+    assert (client.watch("ignoring").done_count, client.watch("ignoring").ignored_count) == (1, 1)
+
+
+def test_a_folder_of_another_daemon_is_refused(client: Client, folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # as another daemon does
+        for only in (True, False):
+            error = refused(lambda only=only: client.create_watch("x", folder, "blobs", validate_only=only))  # type: ignore[misc]
+            assert (error.reason, error.code) == ("LOCKED", "FAILED_PRECONDITION")
+            assert str(folder) in error.message
+    finally:
+        os.close(descriptor)
+    client.create_watch("mine", folder, "blobs")
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        client.delete_watch("mine")
+        wait_until(lambda: is_free(descriptor), "the folder is given up")
+    finally:
+        os.close(descriptor)
+
+
+def is_free(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 def test_an_image_that_waits_is_taken_up_anew_when_its_watch_is_mended(client: Client, folder: Path) -> None:
     (folder / "blocked").write_text("a file where the results folder should be made")
     client.create_watch("waiting", folder, "blobs", results=folder / "blocked" / "x", settle_seconds=0.1)
@@ -220,6 +262,7 @@ def test_what_breaks_a_rule_is_refused(
         ({"folder": bytes(outside)}, DENIED, "FOLDER_OUTSIDE_ROOTS", [], "server.roots"),
         ({"folder": bytes(roots / "link")}, DENIED, "FOLDER_OUTSIDE_ROOTS", [], "server.roots"),
         ({"results_folder": bytes(outside)}, DENIED, "FOLDER_OUTSIDE_ROOTS", [], "results_folder"),
+        ({"after": f"move:{outside}"}, DENIED, "FOLDER_OUTSIDE_ROOTS", [], "after"),
         ({"folder": b"hot"}, INVALID, "BAD_FIELD", ["watch.folder"], "must be an absolute path"),
         ({"folder": b""}, INVALID, "BAD_FIELD", ["watch.folder"], "must be given"),
         ({"folder": bytes(roots / "no")}, INVALID, "BAD_FIELD", ["watch.folder"], "exists"),

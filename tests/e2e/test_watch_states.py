@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from segmentctl import Client
 from segmentd.v1.watch_service_pb2 import Watch
 
 from .daemon import DaemonProcess, wait_until
 from .images import blobs, write_blobs
+from .wire import connected
 
 pytestmark = pytest.mark.e2e
 
@@ -42,6 +44,18 @@ def client(daemon: DaemonProcess) -> Iterator[Client]:
         yield made
 
 
+def is_healthy(daemon: DaemonProcess) -> bool:
+    """What health checks of the whole daemon are told; its services answer in any case."""
+    with connected(daemon.address) as wire:
+        health = health_pb2_grpc.HealthStub(wire.channel)
+        whole, service = (
+            health.Check(health_pb2.HealthCheckRequest(service=name)).status
+            for name in ("", "segmentd.v1.SegmentationService")
+        )
+    assert service == health_pb2.HealthCheckResponse.SERVING
+    return bool(whole == health_pb2.HealthCheckResponse.SERVING)
+
+
 def sources(client: Client, watch: str, count: int) -> list[str]:
     """Wait for results of a watch, from the oldest; all must have succeeded."""
     with client.subscribe(watch, start="oldest", timeout=25, metadata_only=True) as results:
@@ -55,6 +69,7 @@ def test_a_watch_that_cannot_write_waits_and_delays_nobody(daemon: DaemonProcess
         write_blobs(daemon.folder / "held" / f"{number}.tif", number)
     wait_until(lambda: client.watch("held").state == Watch.STATE_FAILED, "the watch says that it waits")
     assert "blocked" in client.watch("held").state_reason
+    wait_until(lambda: not is_healthy(daemon), "health checks are told")
     write_blobs(daemon.folder / "well" / "a.tif", 5)
     assert sources(client, "well", 1) == ["a.tif"]
     labels, _ = client.segment(blobs(5), "blobs")
@@ -64,6 +79,7 @@ def test_a_watch_that_cannot_write_waits_and_delays_nobody(daemon: DaemonProcess
     assert sorted(sources(client, "held", 4)) == [f"{number}.tif" for number in range(4)]
     wait_until(lambda: client.watch("held").state == Watch.STATE_ACTIVE, "the watch is well again")
     assert client.watch("held").state_reason == ""
+    wait_until(lambda: is_healthy(daemon), "health checks are told")
 
 
 def test_a_folder_that_comes_and_goes(daemon: DaemonProcess, client: Client) -> None:

@@ -82,7 +82,7 @@ class Bench:
     def found(self, name: str = "a.tif", **changes: Any) -> FoundFile:
         path = self.folder / "hot" / name
         stat = path.stat()
-        stamp = FileStamp(stat.st_size, stat.st_mtime_ns, stat.st_ino, stat.st_dev)
+        stamp = FileStamp(stat.st_size, stat.st_mtime_ns, stat.st_ino, stat.st_dev, stat.st_ctime_ns)
         file = FoundFile(name.encode(), bytes(path), stamp, time.monotonic())
         return dataclasses.replace(file, **changes)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from segmentd.engine.lane import CpuLane
 from segmentd.engine.scheduler import Slot
 from segmentd.errors import Reason, SegmentdError
 from segmentd.records import Fault, SegmentationState
-from segmentd.results.images import ImageState
+from segmentd.results.images import ImageOutcome, ImageState
 from segmentd.results.journal import Journal
 from segmentd.results.store import ResultWriter
 from segmentd.workers import WorkerPool
@@ -55,6 +56,10 @@ def failing(reason: Reason) -> Act:
         raise SegmentdError(reason, f"it is {reason}")
 
     return fail
+
+
+def digest(file: str) -> str:
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
 
 
 BOTH = ["a.tif.confidence.ome.tif", "a.tif.labels.ome.tif"]
@@ -106,6 +111,97 @@ async def test_new_content_is_a_new_version(bench: Bench) -> None:
         await bench.process(bench.found())
         assert bench.events()[-1].segmentation.version == version
     assert bench.results() == BOTH
+
+
+async def test_deleted_results_are_made_again_when_the_image_is_touched(bench: Bench) -> None:
+    path = bench.write()
+    await bench.process(bench.found())
+    (bench.spec.results / BOTH[0]).unlink()
+    path.write_bytes(path.read_bytes())
+    await bench.process(bench.found())
+    assert [event.segmentation.version for event in bench.events()] == [1, 1]
+    assert bench.results() == BOTH
+
+
+async def test_a_renamed_image_is_told_and_not_segmented_again(bench: Bench, hooks: Hooks) -> None:
+    path = bench.write()
+    await bench.process(bench.found())
+    hooks.lane.append(lambda: pytest.fail("it was computed again"))
+    path.rename(path.with_name("b.tif"))
+    await bench.process(bench.found("b.tif"))
+    first, second = (event.segmentation for event in bench.events())
+    assert (second.state, second.source, second.renamed_from) == (
+        SegmentationState.RENAMED,
+        b"b.tif",
+        b"a.tif",
+    )
+    assert (second.version, second.content_digest, second.height) == (1, first.content_digest, 30)
+    assert second.digests == first.digests
+    assert bench.results() == sorted([*BOTH, *(name.replace("a.", "b.", 1) for name in BOTH)])
+    assert {Path(file).name for file in second.files.values()} == {n.replace("a.", "b.", 1) for n in BOTH}
+    path.with_name("b.tif").rename(path)
+    await bench.process(bench.found())
+    third = bench.events()[-1].segmentation
+    assert (third.state, third.source, third.renamed_from) == (SegmentationState.RENAMED, b"a.tif", b"b.tif")
+    hooks.lane.clear()
+    assert bench.journal.counts("hot")[ImageState.DONE] == 1
+
+
+async def test_an_image_under_the_name_of_a_renamed_one_leaves_its_results_alone(bench: Bench) -> None:
+    path = bench.write()
+    await bench.process(bench.found())
+    path.rename(path.with_name("b.tif"))
+    bench.write(pixels=PIXELS.T)
+    await bench.process(bench.found("b.tif"))
+    await bench.process(bench.found("a.tif"))
+    states = [(event.segmentation.state.value, event.segmentation.version) for event in bench.events()]
+    assert states == [("SUCCEEDED", 1), ("RENAMED", 1), ("SUCCEEDED", 2)]
+    renamed = bench.events()[1].segmentation
+    assert {kind: digest(file) for kind, file in renamed.files.items()} == renamed.digests
+
+
+async def test_a_copy_and_a_link_are_images_of_their_own(bench: Bench) -> None:
+    path = bench.write()
+    await bench.process(bench.found())
+    path.with_name("copy.tif").write_bytes(path.read_bytes())
+    path.with_name("link.tif").hardlink_to(path)
+    for name in ("copy.tif", "link.tif"):
+        await bench.process(bench.found(name))
+    assert {event.segmentation.state for event in bench.events()} == {SegmentationState.SUCCEEDED}
+    assert len(bench.events()) == 3
+
+
+async def test_a_file_that_was_renamed_and_changed_is_a_new_image(bench: Bench) -> None:
+    path = bench.write()
+    await bench.process(bench.found())
+    path.rename(path.with_name("b.tif"))
+    with path.with_name("b.tif").open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"!")
+    await bench.process(bench.found("b.tif"))
+    assert [event.segmentation.state for event in bench.events()] == [SegmentationState.SUCCEEDED] * 2
+
+
+async def test_the_rename_of_an_ignored_image_is_ignored(bench: Bench) -> None:
+    path = bench.write()
+    bench.journal.record(ImageOutcome("hot", b"a.tif", bench.found().stamp, ImageState.IGNORED))
+    path.rename(path.with_name("b.tif"))
+    await bench.process(bench.found("b.tif"))
+    assert bench.events() == []
+    assert bench.journal.known("hot", b"b.tif", bench.found("b.tif").stamp)
+    bench.write("b.tif", PIXELS.T)
+    await bench.process(bench.found("b.tif"))
+    assert bench.events()[0].segmentation.state is SegmentationState.SUCCEEDED
+
+
+async def test_the_same_failure_of_the_same_file_is_told_once(bench: Bench) -> None:
+    path = bench.write(pixels=PIXELS.astype(np.uint16))
+    await bench.process(bench.found())
+    path.chmod(0o600)
+    assert not bench.journal.known("hot", b"a.tif", bench.found().stamp)
+    await bench.process(bench.found())
+    assert len(bench.events()) == 1
+    assert bench.journal.known("hot", b"a.tif", bench.found().stamp)
 
 
 async def test_what_ingest_found_wrong_fails_without_a_look(bench: Bench, hooks: Hooks) -> None:
@@ -212,6 +308,34 @@ async def test_a_full_disk_of_the_journal_holds_what_is_done(bench: Bench, hooks
     assert len(bench.events()) == 1
     assert bench.held == ["it is DISK_FULL"] * 2
     assert bench.reason == ""
+
+
+async def test_nothing_is_begun_while_the_journal_lives_on_its_reserve(
+    bench: Bench, hooks: Hooks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.write()
+    answers = [False, False, True]
+    monkeypatch.setattr(Journal, "short_of_room", property(lambda self: bool(answers)))
+    monkeypatch.setattr(Journal, "regain_room", lambda self: answers.pop(0))
+    hooks.pool.append(lambda: answers and pytest.fail("it was begun"))
+    bench.while_held = lambda: held_by.append(bench.pipeline.held_by)
+    held_by: list[Reason | None] = []
+    await bench.process(bench.found())
+    assert held_by == [Reason.DISK_FULL] * 2
+    assert bench.pipeline.held_by is None
+    assert len(bench.events()) == 1
+
+
+@pytest.mark.parametrize("reason", [Reason.JOURNAL_NOT_WRITABLE, Reason.JOURNAL_DAMAGED])
+async def test_a_journal_that_breaks_under_an_image_is_not_the_images_fault(
+    bench: Bench, hooks: Hooks, reason: Reason
+) -> None:
+    bench.write()
+    hooks.pool.append(failing(reason))  # as the journal's own calls on the way
+    hooks.record.append(lambda: pytest.fail("it was recorded"))
+    with pytest.raises(SegmentdError) as error:
+        await bench.process(bench.found())
+    assert error.value.reason is reason
 
 
 async def test_a_missing_model_holds_the_watch(bench: Bench) -> None:

@@ -17,6 +17,7 @@ from segmentd.engine.scheduler import Scheduler
 from segmentd.errors import Reason, SegmentdError
 from segmentd.models.registry import Registry
 from segmentd.pipeline import Engine
+from segmentd.process.claims import Claims
 from segmentd.records import ResultEvent, SegmentationState
 from segmentd.results.feed import Feed
 from segmentd.results.journal import Journal
@@ -34,7 +35,7 @@ def parts(tmp_path: Path) -> Iterator[Parts]:
     lane, journal = CpuLane(1), Journal.open(tmp_path / "journal")
     registry = Registry(tmp_path / "models", lane.load, lane.unload)
     with WorkerPool(1) as pool:
-        yield Parts(Engine(registry, lane, Scheduler(1)), pool, journal, Feed(journal))
+        yield Parts(Engine(registry, lane, Scheduler(1)), pool, journal, Feed(journal), Claims())
     journal.close()
     lane.close()
 

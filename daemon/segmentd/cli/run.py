@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from segmentd.cli import exits
+
+if TYPE_CHECKING:
+    from segmentd.process.claims import Claims
+    from segmentd.settings import Settings
 
 
 def run(
@@ -23,6 +28,9 @@ def run(
     Prints one line `READY address=HOST:PORT` on stdout when it serves. Without a configuration file it
     listens on 127.0.0.1:50051, keeps its state in the user's data folder and watches nothing.
     """
+    # Nothing has begun: until the event loop listens to signals, one just ends the process.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _end)
     with exits.reported():
         import asyncio
 
@@ -33,6 +41,7 @@ def run(
             exits.require_choice("--log-level", log_level, telemetry.LEVELS)
         telemetry.configure(log_level)
         settings = load(config)
+        claims = _claim(settings)
 
         from segmentd.daemon import Daemon
 
@@ -40,6 +49,23 @@ def run(
             typer.echo(f"READY address={address}")
 
         async def serve() -> None:
-            await Daemon(settings).run(ready)
+            await Daemon(settings, claims).run(ready)
 
         asyncio.run(serve())
+
+
+def _end(number: int, frame: object) -> NoReturn:
+    raise SystemExit(exits.ExitCode.OK)
+
+
+def _claim(settings: Settings) -> Claims:
+    """Claim what belongs to one daemon only, before anything that takes time is begun."""
+    from segmentd.process.claims import Claims, check_port_free
+
+    server = settings.server
+    claims = Claims()
+    claims.claim(settings.journal.folder, subject="journal.folder").hold()
+    for watch in settings.watch:
+        claims.claim(watch.folder, watch.results_folder, subject=f"watch '{watch.id}'").hold()
+    check_port_free(server.host, server.port, server.listen)
+    return claims

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
@@ -13,17 +13,16 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from segmentd.engine.ahead import one_ahead
-from segmentd.engine.loaded import Job, Loaded, make_ready
-from segmentd.engine.segmenter import Band, BandResult, TileResult
-from segmentd.engine.shelves import Shelves, shelf_rows
+from segmentd.engine.activity import Activity
+from segmentd.engine.lanes import DeviceState, TileListener, strips
+from segmentd.engine.loaded import Job, Loaded, Work, make_ready
+from segmentd.engine.segmenter import BandResult, TileResult
 from segmentd.engine.source import ArraySource, PlaneSource
 from segmentd.errors import Reason, SegmentdError
 from segmentd.models import files
 from segmentd.records import ModelCard, SegmentOptions
 from segmentd.settings.values import usable_cores
 
-TileListener = Callable[[TileResult], None]
 WARM_UP_PX = 64
 KEPT_VERSIONS = 2
 
@@ -50,6 +49,8 @@ class CpuLane:
         # Newest first; the one before stays for planes that began with it.
         self._models: dict[Path, list[Loaded]] = {}
         self._lock = threading.Lock()
+        self._activity = Activity()
+        self._abandoned = False
 
     def load(self, path: Path) -> ModelCard:
         """Load the model file at `path` and warm it up; replaces what was loaded from there before.
@@ -108,62 +109,105 @@ class CpuLane:
         SegmentdError
             MODEL_UNUSABLE where the model is not loaded; what `source` raises.
         """
+        began = time.perf_counter()
+        job = self.job(path, source, options, channels, digest)
+        for strip in strips(job, lambda band: self.tiles(job.work(band)), on_tile):
+            # What the caller does with a strip does not count.
+            seconds = time.perf_counter() - began
+            yield replace(strip, compute_seconds=seconds, device=self.name, device_reason=self.reason)
+            began = time.perf_counter()
+
+    def job(
+        self,
+        path: Path,
+        source: PlaneSource,
+        options: SegmentOptions,
+        channels: slice = slice(None),
+        digest: str | None = None,
+    ) -> Job:
+        """Make a plane ready to be computed; parameters and errors as those of `segment`."""
+        return self.model(path, digest).job(source, channels, options)
+
+    def model(self, path: Path, digest: str | None = None) -> Loaded:
+        """The model that was loaded from there, of that digest or the newest; else MODEL_UNUSABLE."""
         with self._lock:
             loaded = self._models.get(path, [])
         wanted = [one for one in loaded if digest in (None, one.card.digest)]
-        model = wanted[0] if wanted else None
-        if model is None:
+        if not wanted:
             raise SegmentdError(Reason.MODEL_UNUSABLE, f"{path}: the model is not loaded; load it first")
-        began = time.perf_counter()
-        job = model.job(source, channels, options)
-        for strip in job.arrange(self._strips(job, on_tile)):
-            # What the caller does with a strip does not count.
-            yield replace(strip, compute_seconds=time.perf_counter() - began)
-            began = time.perf_counter()
+        return wanted[0]
+
+    def models(self) -> list[Loaded]:
+        """All models that are loaded, earlier versions too."""
+        with self._lock:
+            return [one for versions in self._models.values() for one in versions]
 
     def segment_array(
         self, path: Path, pixels: npt.NDArray[np.generic], options: SegmentOptions
     ) -> BandResult:
         """Segment a plane in memory, array (C, Y, X) of the channels that the model uses."""
-        strips = list(self.segment(path, ArraySource(pixels), options))
-        if len(strips) == 1:
-            return strips[0]
+        parts = list(self.segment(path, ArraySource(pixels), options))
+        if len(parts) == 1:
+            return parts[0]
         return BandResult(
             0,
-            np.concatenate([strip.labels for strip in strips]),
-            np.concatenate([strip.confidence for strip in strips]),
+            np.concatenate([part.labels for part in parts]),
+            np.concatenate([part.confidence for part in parts]),
             pixels,
-            sum(strip.masked_pixels for strip in strips),
-            sum(strip.compute_seconds for strip in strips),
-            _image_of(strips),
+            sum(part.masked_pixels for part in parts),
+            sum(part.compute_seconds for part in parts),
+            _image_of(parts),
+            parts[-1].device,
+            parts[-1].device_reason,
         )
 
-    def _strips(self, job: Job, on_tile: TileListener | None) -> Iterator[BandResult]:
-        for band in one_ahead(lambda rows: job.read(*rows), job.bands()):
-            shelves = Shelves(band, job.source.shape[2], shelf_rows(band, job.tile_px))
-            for tile in self._tiles(job, band):
-                if on_tile is not None:
-                    on_tile(tile)
-                yield from shelves.put(tile)
+    def tiles(self, pieces: Iterable[Work]) -> Iterator[TileResult]:
+        """Do pieces of work; their tiles come as they are done.
 
-    def _tiles(self, job: Job, band: Band) -> Iterator[TileResult]:
-        """The tiles of a band as they are done."""
+        Raises
+        ------
+        SegmentdError
+            SHUTTING_DOWN after `abandon`.
+        """
         waiting: set[Future[list[TileResult]]] = set()
         try:
-            for work in job.work(band):
-                waiting.add(self._pool.submit(work))
+            for work in pieces:
+                self.check_going_on()
+                waiting.add(self._pool.submit(self._do, work))
                 # A few tiles ahead keep every thread busy; more would only hold memory.
                 if len(waiting) >= 2 * self.threads:
                     done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
                     for future in done:
                         yield from future.result()
             while waiting:
+                self.check_going_on()
                 done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
                 for future in done:
                     yield from future.result()
         finally:
             for future in waiting:
                 future.cancel()
+
+    def _do(self, work: Work) -> list[TileResult]:
+        with self._activity.piece():
+            return work()
+
+    def devices(self) -> list[DeviceState]:
+        """The CPU."""
+        return [DeviceState(self.name, self.display_name, self.threads, self.reason)]
+
+    def work_since(self) -> float | None:
+        """When the oldest tile that is being computed was begun, on the monotonic clock."""
+        return self._activity.oldest()
+
+    def check_going_on(self) -> None:
+        """Raise SHUTTING_DOWN after `abandon`."""
+        if self._abandoned:
+            raise SegmentdError(Reason.SHUTTING_DOWN, "the daemon is stopping; try again when it is back")
+
+    def abandon(self) -> None:
+        """Give up all planes: they end with SHUTTING_DOWN after the tiles in work."""
+        self._abandoned = True
 
     def close(self) -> None:
         """Stop the threads; tiles in work finish first."""

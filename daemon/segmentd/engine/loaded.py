@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Protocol
 
@@ -56,7 +56,11 @@ class ForestJob(PlaneJob):
 
     def work(self, band: Band) -> Iterator[Work]:
         """One tile each."""
-        for core in self.tiles(band):
+        return self.pieces(band, self.tiles(band))
+
+    def pieces(self, band: Band, cores: Iterable[Region]) -> Iterator[Work]:
+        """Pieces of work for some tiles of a band."""
+        for core in cores:
             yield partial(self._one, band, core)
 
     def arrange(self, strips: Iterator[BandResult]) -> Iterator[BandResult]:
@@ -72,11 +76,11 @@ class LoadedForest:
 
     def __init__(self, model: Model) -> None:
         self.card = model.card
-        self._predictor = Predictor(model)
+        self.predictor = Predictor(model)
 
     def job(self, source: PlaneSource, channels: slice, options: SegmentOptions) -> ForestJob:
         """Make a plane ready to be computed."""
-        return ForestJob(self._predictor, source, channels, options)
+        return ForestJob(self.predictor, source, channels, options)
 
 
 class LoadedNetwork(NetworkRuntime):

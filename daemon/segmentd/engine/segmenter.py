@@ -39,6 +39,7 @@ class BandResult:
     `labels` and `confidence` are uint8 (h, X), `pixels` (C, h, X) are all channels of the image;
     `masked_pixels` counts those that are not finite; `compute_seconds` is from the strip before to this one.
     `image` (C, h, X) is what a network for images makes.
+    `device` names all devices that computed the plane so far, `device_reason` says why not the preferred one.
     """
 
     first_row: int
@@ -48,6 +49,8 @@ class BandResult:
     masked_pixels: int
     compute_seconds: float
     image: npt.NDArray[np.generic] | None = None
+    device: str = ""
+    device_reason: str = ""
 
 
 @dataclass
@@ -60,6 +63,8 @@ class Tally:
     class_count: int
     masked_pixels: int = 0
     compute_seconds: float = 0.0
+    device: str = ""
+    device_reason: str = ""
     _counts: npt.NDArray[np.int64] = field(init=False)
     _confidence_sum: int = 0
 
@@ -75,6 +80,7 @@ class Tally:
         self._confidence_sum += int(band.confidence.sum(dtype=np.int64))
         self.masked_pixels += band.masked_pixels
         self.compute_seconds += band.compute_seconds
+        self.device, self.device_reason = band.device, band.device_reason
 
     @property
     def label_pixel_counts(self) -> tuple[int, ...]:
@@ -105,7 +111,7 @@ class PlaneJob:
     def __init__(
         self, predictor: Predictor, source: PlaneSource, channels: slice, options: SegmentOptions
     ) -> None:
-        self._predictor = predictor
+        self.predictor = predictor
         self.source = source
         self._channels = channels
         self._options = options
@@ -115,6 +121,11 @@ class PlaneJob:
         self._scale = normalize.measure(self._blocks, card.normalization)
         self._level = fast_features.grey_level(source.rows(0, 1)[channels][:, 0], self._scale)
 
+    @property
+    def seamless(self) -> bool:
+        """Whether labels do not depend on how the plane is cut into tiles."""
+        return self._border_px >= self.predictor.reach_px
+
     def _blocks(self) -> Iterator[npt.NDArray[np.generic]]:
         for start, stop in bands(self.source):
             yield self.source.rows(start, stop)[self._channels]
@@ -122,7 +133,7 @@ class PlaneJob:
     def read(self, start: int, stop: int) -> Band:
         """Read the rows that the tiles of rows start..stop-1 need."""
         height = self.source.shape[1]
-        low, high = tiling.needed_rows(start, stop, height, self._predictor.reach_px, self._border_px)
+        low, high = tiling.needed_rows(start, stop, height, self.predictor.reach_px, self._border_px)
         return Band(start, stop, low, self.source.rows(low, high), self._channels)
 
     def tiles(self, band: Band) -> Iterator[Region]:
@@ -133,7 +144,7 @@ class PlaneJob:
 
     def run_tile(self, band: Band, core: Region) -> TileResult:
         """Compute one tile; may run in any thread, tiles do not depend on one another."""
-        labels, confidence = self._predictor.run(
+        labels, confidence = self.predictor.run(
             band.used, core, self._border_px, self._scale, self._level, band.low, self.source.shape[1]
         )
         labels = apply_minimum_confidence(labels, confidence, self._options.min_confidence)

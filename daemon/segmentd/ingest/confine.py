@@ -88,4 +88,4 @@ def stamp_of(fd: int) -> FileStamp:
 
 def make_stamp(result: os.stat_result) -> FileStamp:
     """Return the stamp that a stat result holds."""
-    return FileStamp(result.st_size, result.st_mtime_ns, result.st_ino, result.st_dev)
+    return FileStamp(result.st_size, result.st_mtime_ns, result.st_ino, result.st_dev, result.st_ctime_ns)

@@ -33,6 +33,7 @@ SCAN_PAUSE_SECONDS = 0.2
 SCAN_PAUSE_SHARE = 4.0
 
 Known = Callable[[bytes, FileStamp], bool]
+Ignore = Callable[[Sequence[Sighting]], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +101,7 @@ class FolderWatch:
         self._settle = Settle(spec.settle_seconds, spec.give_up_seconds)
         self._state, self._state_reason = "starting", ""
         self._mode, self._mode_reason = "poll", ""
-        # With `existing = "ignore"`, hashes of what the first scan finds; None until then.
-        self._ignored: set[int] | None = None if spec.existing == "ignore" else set()
+        self._ignore: Ignore | None = None  # while the first look is not finished
         self._unreadable: set[bytes] = set()
         self._beyond = 0  # files that wait on the disk only
         self._scan_seconds = 0.0
@@ -118,7 +118,7 @@ class FolderWatch:
         reasons = (self._state, self._state_reason, self._mode, self._mode_reason)
         return FolderStatus(*reasons, waiting=len(self._settle) + self._beyond)
 
-    async def run(self, known: Known, deliver: Deliver) -> None:
+    async def run(self, known: Known, deliver: Deliver, ignore: Ignore | None = None) -> None:
         """Watch until cancelled.
 
         Parameters
@@ -128,7 +128,11 @@ class FolderWatch:
             of every scan, so it must be quick.
         deliver : async callable
             Takes a file over, and may wait as long as it likes. What it raises ends `run`.
+        ignore : async callable, optional
+            Given all files that the first scan finds, in portions, at last an empty one: none of them is
+            to be segmented as it is, and `known` has to say so.
         """
+        self._ignore = ignore
         try:
             await self._watch(known, deliver)
         finally:
@@ -189,18 +193,19 @@ class FolderWatch:
         """Walk through the folder, or a subfolder, and take note of files that are not known."""
         began = self._clock.now()
         whole = start == b""
-        first_ignored: set[int] | None = set() if whole and self._ignored is None else None
+        ignore = self._ignore if whole else None
         if whole:
             self._beyond = 0
         scan = Scan(self._folder, self._wanted, self._skip, self._spec.recursive, start)
         while portion := await self._disk.call(scan.portion, PORTION):
+            if ignore is not None:
+                await ignore(portion)
+                continue
             for sighting in portion:
-                if first_ignored is not None:
-                    first_ignored.add(hash(sighting))
-                else:
-                    self._consider(sighting, began, known)
-        if first_ignored is not None:
-            self._ignored = first_ignored
+                self._consider(sighting, began, known)
+        if ignore is not None:
+            await ignore([])
+            self._ignore = None
         if whole:
             self._scan_seconds = self._clock.now() - began
             self._state_reason = _forbidden_reason(scan.forbidden)
@@ -227,8 +232,6 @@ class FolderWatch:
 
     def _consider(self, sighting: Sighting, now: float, known: Known) -> None:
         path, stamp = sighting.path, sighting.stamp
-        if self._ignored is None or hash(sighting) in self._ignored:
-            return
         if path not in self._settle:
             # A file that could not be read is tried again, although its stamp stays the same.
             if known(path, stamp) and path not in self._unreadable:
@@ -280,8 +283,8 @@ class FolderWatch:
 
 
 def _own_folders(spec: WatchSpec) -> frozenset[bytes]:
-    """Relative paths of the folders that lie in the watched one and are ours: that of the results."""
-    own = [folder for folder in (spec.results,) if folder != spec.folder]
+    """Relative paths of the folders that lie in the watched one and are ours: of results and moved images."""
+    own = [folder for folder in (spec.results, spec.move_to) if folder is not None and folder != spec.folder]
     return frozenset(
         os.fsencode(folder.relative_to(spec.folder)) for folder in own if folder.is_relative_to(spec.folder)
     )

@@ -22,7 +22,7 @@ from segmentd.results.names import is_temporary, temporary_name
 
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _CREATE_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class DurableFile:
@@ -137,7 +137,7 @@ def write_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _FULL:
+        if error.errno in FULL:
             raise SegmentdError(
                 Reason.DISK_FULL,
                 f"no room left for results in {folder} ({error.strerror}). Free some space there.",

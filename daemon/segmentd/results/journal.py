@@ -11,30 +11,36 @@ import contextlib
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Self, TypeVar
 
+from segmentd import crashpoints, telemetry
 from segmentd.errors import Reason, SegmentdError
 from segmentd.records import FileStamp, ResultEvent, Segmentation
-from segmentd.results import images
-from segmentd.results.events import EventReader
+from segmentd.results import images, published
+from segmentd.results.image_reader import ImageReader
 from segmentd.results.images import ImageOutcome, ImageState, KnownStamps
 from segmentd.results.journal_schema import (
     FILE_NAME,
     journal_errors,
     lock_folder,
     open_writer,
+    sqlite_note,
     transaction,
 )
 from segmentd.results.payload import encode_segmentation
+from segmentd.results.published import PublishedFile, ResultFault
+from segmentd.results.reserve import Reserve
 
 T = TypeVar("T")
 
 _DELETE_AT_ONCE = 5000
 _SECONDS_PER_DAY = 86_400
+
+_log = telemetry.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +51,7 @@ class _Write:
     done: Future[list[list[ResultEvent]]] = field(default_factory=Future)
 
 
-class Journal(EventReader):
+class Journal(ImageReader):
     """The open journal of one daemon; `Journal.open` makes it.
 
     Attributes
@@ -55,12 +61,18 @@ class Journal(EventReader):
     """
 
     def __init__(
-        self, path: Path, writer: sqlite3.Connection, lock_file: IO[str], clock: Callable[[], float]
+        self,
+        path: Path,
+        writer: sqlite3.Connection,
+        lock_file: IO[str],
+        clock: Callable[[], float],
+        reserve: Reserve,
     ) -> None:
         super().__init__(path)
         self._writer = writer
         self._lock_file = lock_file
         self._clock = clock
+        self._reserve = reserve
         self._write_lock = threading.Lock()
         self._waiting: list[_Write] = []
         self._waiting_lock = threading.Lock()
@@ -69,7 +81,7 @@ class Journal(EventReader):
         self._stamps = KnownStamps(writer)
 
     @classmethod
-    def open(cls, folder: Path, clock: Callable[[], float] = time.time) -> Self:
+    def open(cls, folder: Path, clock: Callable[[], float] = time.time, *, reserve_bytes: int = 0) -> Self:
         """Open the journal in a folder, making both if needed, and lock the folder.
 
         Parameters
@@ -78,6 +90,8 @@ class Journal(EventReader):
             On a local disk; SQLite's write-ahead log does not work over networks.
         clock : callable
             Returns seconds since the epoch; only retention uses it.
+        reserve_bytes : int
+            Room to keep free for what is in hand when the disk is full.
 
         Raises
         ------
@@ -89,8 +103,9 @@ class Journal(EventReader):
             lock_file = undo.enter_context(lock_folder(folder))
             writer = open_writer(path)
             undo.callback(writer.close)
-            journal = cls(path, writer, lock_file, clock)
+            journal = cls(path, writer, lock_file, clock, Reserve(folder, reserve_bytes))
             undo.pop_all()
+        _log.info("journal opened", path=path, id=journal.id, sqlite=sqlite_note())
         return journal
 
     def close(self) -> None:
@@ -98,6 +113,7 @@ class Journal(EventReader):
         super().close()
         with self._write_lock:
             self._writer.close()
+        self._reserve.close()
         self._lock_file.close()
 
     def record(self, outcome: ImageOutcome, segmentations: Sequence[Segmentation] = ()) -> list[ResultEvent]:
@@ -138,18 +154,9 @@ class Journal(EventReader):
         """Whether this path with this stamp has ended and needs no work; answered from memory."""
         return self._stamps.has(watch, path, stamp)
 
-    def known_many(self, watch: str, files: Iterable[tuple[bytes, FileStamp]]) -> list[bool]:
-        """Answer `known` for many files of one watch."""
-        return [self._stamps.has(watch, path, stamp) for path, stamp in files]
-
-    def next_version(self, watch: str, path: bytes, content_digest: str) -> int:
-        """Return the version under which this content of a path is to be published."""
-        with self._connection() as connection:
-            image = images.find_image(connection, watch, path)
-        if image is None:
-            return 1
-        same = content_digest != "" and content_digest == image.content_digest
-        return image.version if same else image.version + 1
+    def is_done(self, watch: str, path: bytes, stamp: FileStamp) -> bool:
+        """Whether this path with this stamp was segmented; answered from memory."""
+        return self._stamps.is_done(watch, path, stamp)
 
     def same_content(self, watch: str, path: bytes, content_digest: str, stamp: FileStamp) -> bool:
         """Whether a path is already done with this content.
@@ -163,13 +170,37 @@ class Journal(EventReader):
             return False
         with self._write_lock, self._writing():
             images.update_stamp(self._writer, watch, path, stamp)
-        self._stamps.keep(watch, path, stamp)
+        self._stamps.keep(watch, path, stamp, ImageState.DONE)
         return True
 
-    def counts(self, watch: str) -> dict[ImageState, int]:
-        """Count a watch's images by how they ended."""
-        with self._connection() as connection:
-            return images.count_states(connection, watch)
+    def failed_again(self, outcome: ImageOutcome) -> bool:
+        """Whether a file failed before for the same reason; if so, that it was tried is noted."""
+        if outcome.stamp is None or not self.failed_before(outcome):
+            return False
+        with self._write_lock, self._writing():
+            images.update_stamp(self._writer, outcome.watch, outcome.path, outcome.stamp)
+        self._stamps.keep_outcome(outcome)
+        return True
+
+    def finish_first_look(self, watch: str) -> None:
+        """Note that a watch is not new any more: what its folder held at first is decided."""
+        with self._write_lock, self._writing():
+            self._writer.execute("INSERT OR IGNORE INTO first_looks VALUES (?)", (watch,))
+
+    def note_faults(self, found: Sequence[tuple[PublishedFile, ResultFault]]) -> None:
+        """Note what is, or no longer is, wrong with result files."""
+        with self._write_lock, self._writing():
+            for file, fault in found:
+                published.set_fault(self._writer, file, fault)
+
+    @property
+    def short_of_room(self) -> bool:
+        """Whether the disk was so full that the reserve was given up: nothing more should be taken up."""
+        return not self._reserve.held
+
+    def regain_room(self) -> bool:
+        """Set room aside again; False while there is none."""
+        return self._reserve.take()
 
     def retain(self, max_age_days: float | None = None, max_events: int | None = None) -> int:
         """Delete the oldest events beyond an age or a number; images and numbering stay.
@@ -190,6 +221,7 @@ class Journal(EventReader):
             end = min(number + _DELETE_AT_ONCE, first_kept)
             with self._write_lock, self._writing():
                 self._writer.execute("DELETE FROM events WHERE number < ?", (end,))
+                published.forget_before(self._writer, end)
         return first_kept - oldest
 
     def _first_recorded_since(self, seconds: float, last: int) -> int:
@@ -200,8 +232,7 @@ class Journal(EventReader):
 
     def _commit(self, writes: list[_Write]) -> None:
         try:
-            with self._writing():
-                results = [self._insert(write) for write in writes]
+            results = self._insert_all(writes)
         except BaseException as error:  # every waiting caller raises it
             for write in writes:
                 write.done.set_exception(error)
@@ -211,20 +242,36 @@ class Journal(EventReader):
                 self._stamps.keep_outcome(outcome)
             write.done.set_result(events)
 
+    def _insert_all(self, writes: list[_Write]) -> list[list[list[ResultEvent]]]:
+        """Commit the writes; where the disk is full, once more with the room that was kept free."""
+        while True:
+            try:
+                with self._writing():
+                    results = [self._insert(write) for write in writes]
+                    crashpoints.reach("in-commit")
+            except SegmentdError as error:
+                if error.reason is Reason.DISK_FULL and self._reserve.give_up():
+                    _log.warning("the journal's disk is full, its reserve is used", journal=self._path)
+                    continue
+                raise
+            crashpoints.reach("after-commit")
+            return results
+
     def _insert(self, write: _Write) -> list[list[ResultEvent]]:
         """Insert the rows of one write; returns its events."""
         result = []
         for outcome, segmentations, payloads in write.images:
-            images.insert_outcome(self._writer, outcome)
+            image = images.insert_outcome(self._writer, outcome)
             numbers = self._take_numbers(len(payloads))
             self._writer.executemany(
-                "INSERT INTO events (number, image, watch, recorded, payload) "
-                "VALUES (?, (SELECT id FROM images WHERE watch = ? AND path = ?), ?, ?, ?)",
+                "INSERT INTO events (number, image, watch, recorded, payload) VALUES (?, ?, ?, ?, ?)",
                 [
-                    (number, outcome.watch, outcome.path, outcome.watch, self._clock(), payload)
+                    (number, image, outcome.watch, self._clock(), payload)
                     for number, payload in zip(numbers, payloads, strict=True)
                 ],
             )
+            if outcome.files:
+                published.insert(self._writer, image, numbers[-1], outcome.files)
             result.append([*map(ResultEvent, numbers, segmentations)])
         return result
 

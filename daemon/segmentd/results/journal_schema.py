@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import IO
 
 from segmentd.errors import Reason, SegmentdError
+from segmentd.process import holder
 from segmentd.results.durable import make_folder, sync_folder
+from segmentd.results.journal_steps import STEPS
 
 FILE_NAME = "journal.sqlite"
 LOCK_NAME = "journal.lock"
@@ -32,46 +34,7 @@ SELECT count(*) = 2 AND sum(key = 'last_number' AND value >= (SELECT ifnull(max(
 FROM meta WHERE key IN ('id', 'last_number')
 """
 
-# One entry for each schema version; a journal of version n has gone through the first n.
-_STEPS: tuple[tuple[str, ...], ...] = (
-    (
-        "CREATE TABLE meta (key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID",
-        """
-        CREATE TABLE images (
-            id INTEGER PRIMARY KEY,
-            watch TEXT NOT NULL,
-            path BLOB NOT NULL,       -- relative to the watched folder
-            stamp TEXT NOT NULL,      -- size:mtime_ns:inode:device
-            digest TEXT NOT NULL,     -- SHA-256 of the content last published, '' if never read whole
-            version INTEGER NOT NULL, -- content version last published, 0 if none
-            state TEXT NOT NULL,      -- done, failed, vanished, ignored
-            tries INTEGER NOT NULL,
-            reason TEXT NOT NULL,
-            message TEXT NOT NULL,
-            UNIQUE (watch, path)
-        )
-        """,
-        "CREATE INDEX images_by_state ON images (watch, state)",
-        """
-        CREATE TABLE events (
-            number INTEGER PRIMARY KEY,
-            image INTEGER NOT NULL REFERENCES images (id),
-            watch TEXT NOT NULL,
-            recorded REAL NOT NULL,   -- seconds since the epoch
-            payload TEXT NOT NULL
-        )
-        """,
-        "CREATE INDEX events_by_watch ON events (watch, number)",
-    ),
-    (
-        # made over the API; settings are JSON with the keys of [[watch]]
-        "CREATE TABLE watches (id TEXT PRIMARY KEY, settings TEXT NOT NULL) WITHOUT ROWID",
-        # paused watches, also those of the configuration file
-        "CREATE TABLE pauses (watch TEXT PRIMARY KEY) WITHOUT ROWID",
-        "CREATE INDEX failed_events ON events (number) WHERE json_extract(payload, '$.state') = 'FAILED'",
-    ),
-)
-SCHEMA_VERSION = len(_STEPS)
+SCHEMA_VERSION = len(STEPS)
 
 
 def lock_folder(folder: Path) -> IO[str]:
@@ -92,16 +55,17 @@ def lock_folder(folder: Path) -> IO[str]:
     except BlockingIOError:
         with file:
             file.seek(0)
-            holder = file.read().strip() or "unknown"
+            who = holder.Holder(*file.read().splitlines()[:3])
         raise SegmentdError(
             Reason.LOCKED,
-            f"the journal in {folder} is in use by another segmentd (process {holder}). Stop that one, or "
-            "give this one a journal folder of its own.",
-            pid=holder,
+            f"the journal in {folder} is in use by another segmentd ({who}). Stop that one, or give "
+            "this one a journal folder of its own.",
             folder=str(folder),
+            **who.metadata(),
         ) from None
+    who = holder.process(os.getpid())
     file.truncate(0)
-    file.write(f"{os.getpid()}\n")
+    file.write(f"{who.pid}\n{who.host}\n{who.since}\n")
     file.flush()
     return file
 
@@ -136,6 +100,13 @@ def open_reader(path: Path) -> sqlite3.Connection:
     connection = _connect(path, "ro")
     connection.execute("PRAGMA wal_autocheckpoint = 0")
     return connection
+
+
+def sqlite_note() -> str:
+    """Name SQLite's version, and say why the WAL-reset bug of those before 3.51.3 does no harm."""
+    if sqlite3.sqlite_version_info >= (3, 51, 3):
+        return sqlite3.sqlite_version
+    return f"{sqlite3.sqlite_version} (its WAL-reset bug is harmless here: one connection checkpoints)"
 
 
 @contextlib.contextmanager
@@ -214,9 +185,12 @@ def _upgrade(connection: sqlite3.Connection) -> None:
     if version == SCHEMA_VERSION:
         return
     with transaction(connection):
-        for step in _STEPS[version:]:
-            for statement in step:
-                connection.execute(statement)
+        for step in STEPS[version:]:
+            for part in step:
+                if isinstance(part, str):
+                    connection.execute(part)
+                else:
+                    part(connection)
         if version == 0:
             identity = [("id", secrets.token_hex(5)), ("last_number", 0)]
             connection.executemany("INSERT INTO meta VALUES (?, ?)", identity)
@@ -227,8 +201,8 @@ def _upgrade(connection: sqlite3.Connection) -> None:
 def _damaged(path: Path, detail: str) -> SegmentdError:
     return SegmentdError(
         Reason.JOURNAL_DAMAGED,
-        f"the journal {path} is damaged: {detail}. Restore its folder from a backup, or move it away: "
-        "a new one is begun, and images whose results are there are segmented once more.",
+        f"the journal {path} is damaged: {detail}. Run `segmentd rebuild-journal`, which makes "
+        "a new one from the results and keeps this one aside, or restore its folder from a backup.",
         path=str(path),
     )
 

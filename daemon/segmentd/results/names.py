@@ -77,3 +77,38 @@ def _cut(name: bytes, limit: int) -> bytes:
     while limit > 0 and name[limit] & 0xC0 == 0x80:
         limit -= 1
     return name[:limit]
+
+
+def split_result_name(name: bytes) -> tuple[bytes, str] | None:
+    """Split a file name of `result_name` into what stands for the input, and the kind; None for others.
+
+    Examples
+    --------
+    >>> split_result_name(b"a.tif.labels.ome.tif")
+    (b'a.tif', 'labels')
+    """
+    for kind, suffix in SUFFIXES.items():
+        if name.endswith(suffix) and len(name) > len(suffix) and not name.startswith(b"."):
+            return name.removesuffix(suffix), kind
+    return None
+
+
+def source_name(stem: bytes, described: str) -> bytes | None:
+    """Name of the input file whose results begin with `stem`.
+
+    Parameters
+    ----------
+    stem : bytes
+        See `split_result_name`.
+    described : str
+        The name in the result file, which tells what the stem of a long name does not.
+
+    Returns
+    -------
+    bytes or None
+        None for a long name that is not text.
+    """
+    if len(stem) < _STEM_MAX:
+        return stem
+    name = described.encode("utf-8", "replace")
+    return name if result_name(name, "labels") == stem + SUFFIXES["labels"] else None

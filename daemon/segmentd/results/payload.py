@@ -12,7 +12,7 @@ from typing import Any
 
 from segmentd.records import ClassInfo, Fault, PlaneIndex, Segmentation, SegmentationState
 
-_PATHS = ("source", "source_path")
+_PATHS = ("source", "source_path", "renamed_from")
 
 
 def encode_segmentation(segmentation: Segmentation) -> str:
@@ -41,8 +41,7 @@ def _values(record: Segmentation | PlaneIndex | ClassInfo) -> dict[str, Any]:
 def decode_segmentation(text: str) -> Segmentation:
     """Read what `encode_segmentation` wrote; fields that an older daemon did not have get their default."""
     data = json.loads(text)
-    for name in _PATHS:
-        data[name] = data[name].encode("utf-8", "surrogateescape")
+    data |= {name: data[name].encode("utf-8", "surrogateescape") for name in _PATHS if name in data}
     data |= {
         "state": SegmentationState(data["state"]),
         "fault": data["fault"] and Fault(**data["fault"]),

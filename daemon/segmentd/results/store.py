@@ -13,6 +13,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+from segmentd import crashpoints
 from segmentd.imagefile import TILE, OmeChannel, OmeImage, OmeTiffWriter, Overlay
 from segmentd.records import ClassInfo, FrameInfo, PixelType, PlaneIndex
 from segmentd.results.durable import DurableFile, open_folder, sync_folder, write_errors
@@ -158,10 +159,15 @@ class ResultWriter:
                     writer.close()
                 if self._due is not None:
                     raise ValueError(f"not all was written: row {self._row} of plane {self._due} is due")
+                crashpoints.reach("result-written")
                 digests = self._seal()
+                crashpoints.reach("result-synced")
                 for file in self._files.values():
                     file.publish()
+                    crashpoints.reach("result-half-renamed")
+                crashpoints.reach("result-renamed")
                 sync_folder(self._directory)
+                crashpoints.reach("folder-synced")
         finally:
             self.abort()
         return {

@@ -185,6 +185,8 @@ def segmentation_message(record: Segmentation) -> segmentation_service_pb2.Segme
         create_time=timestamp(record.create_time),
         compute_duration=duration(record.compute_seconds),
         latency=duration(record.latency_seconds),
+        renamed_from=record.renamed_from,
+        renamed_from_display=printable(record.renamed_from),
     )
 
 

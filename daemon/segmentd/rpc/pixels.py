@@ -69,8 +69,8 @@ class PixelReader:
             if kind in record.files and self._digest_of(record.files[kind]) != record.digests.get(kind):
                 raise SegmentdError(
                     Reason.RESULT_UNAVAILABLE,
-                    f"the {kind} of version {record.version} are gone: the image was segmented again, or the "
-                    "file was changed; see the later segmentation of the same image",
+                    f"the {kind} of version {record.version} are gone: the image was segmented again, see "
+                    "its later segmentation; or the file was damaged, restore it or have the image made anew",
                     kind=kind,
                 )
 
@@ -125,6 +125,8 @@ class PixelReader:
 def _check_readable(record: Segmentation) -> None:
     if record.state is not SegmentationState.SUCCEEDED:
         message = record.fault.message if record.fault else "it failed"
+        if record.state is SegmentationState.RENAMED:
+            message = "it tells that an image was renamed; read the segmentation from before, or the files"
         raise SegmentdError(Reason.RESULT_UNAVAILABLE, f"the segmentation has no pixels: {message}")
     if "image" in record.files:
         raise SegmentdError(

@@ -51,10 +51,20 @@ class PlaneCalls:
         self._bytes_in_flight = 0
         self._closed = False
         self._calls: set[_Call] = set()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def refuse(self) -> None:
+        """Refuse new calls with SHUTTING_DOWN."""
+        self._closed = True
+
+    async def finish(self) -> None:
+        """Wait until the calls in work have ended."""
+        await self._idle.wait()
 
     def close(self) -> None:
         """End the calls in work with SHUTTING_DOWN, and refuse new ones."""
-        self._closed = True
+        self.refuse()
         for call in self._calls:
             call.end()
 
@@ -82,6 +92,7 @@ class PlaneCalls:
                 source = ArraySource(await _receive(requests, head))
                 call = _Call(self._engine, lease, source, channels, head.options)
                 self._calls.add(call)
+                self._idle.clear()
                 try:
                     async for tile in call.tiles():
                         packing = first.head.encoding
@@ -89,6 +100,8 @@ class PlaneCalls:
                             yield pb.SegmentPlaneResponse(block=block)
                 finally:
                     self._calls.discard(call)
+                    if not self._calls:
+                        self._idle.set()
         summary = Segmentation(
             watch="",
             source=b"",
@@ -103,8 +116,8 @@ class PlaneCalls:
             label_pixel_counts=call.tally.label_pixel_counts,
             mean_confidence=call.tally.mean_confidence,
             masked_pixels=call.tally.masked_pixels,
-            device=self._engine.lane.name,
-            device_reason=self._engine.lane.reason,
+            device=call.tally.device,
+            device_reason=call.tally.device_reason,
             compute_seconds=call.tally.compute_seconds,
         )
         yield pb.SegmentPlaneResponse(summary=segmentation_message(summary))

@@ -35,6 +35,14 @@ class SegmentationService(segmentation_service_pb2_grpc.SegmentationServiceServi
         self._pixels = PixelReader(feed.recent)
         self.subscribers = 0
 
+    def refuse(self) -> None:
+        """Take no more planes of callers."""
+        self._planes.refuse()
+
+    async def finish(self) -> None:
+        """Wait for the planes of callers that are in work."""
+        await self._planes.finish()
+
     def close(self) -> None:
         """End planes that callers sent; subscriptions end with the feed."""
         self._planes.close()

@@ -6,8 +6,8 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from segmentd.errors import ConfigurationError
 from segmentd.pipeline import Engine
+from segmentd.process.claims import port_taken
 from segmentd.results.feed import Feed
 from segmentd.results.journal import Journal
 from segmentd.rpc.faults import FaultInterceptor
@@ -78,25 +78,38 @@ class Server:
 
         Raises
         ------
-        ConfigurationError
-            The address is taken or is not this machine's.
+        SegmentdError
+            LOCKED where the address is taken.
         """
+        host, _, wanted = listen.rpartition(":")
         try:
             port = self._grpc.add_insecure_port(listen)
         except RuntimeError as error:
-            raise ConfigurationError(
-                [f"server.listen = {listen!r}: cannot be bound: is another daemon running there? ({error})"]
-            ) from error
+            raise port_taken(int(wanted), listen) from error
         await self._grpc.start()
-        host = listen.rpartition(":")[0]
         return f"{host}:{port}"
 
     async def set_serving(self, serving: bool) -> None:
         """Tell health checks."""
-        states = health_pb2.HealthCheckResponse
-        state = states.SERVING if serving else states.NOT_SERVING
         for name in ("", *SERVICE_NAMES):
-            await self._health.set(name, state)
+            await self._tell(name, serving)
+
+    async def set_healthy(self, healthy: bool) -> None:
+        """Tell health checks of the whole daemon whether it does its work; the services answer meanwhile."""
+        await self._tell("", healthy)
+
+    async def _tell(self, name: str, well: bool) -> None:
+        states = health_pb2.HealthCheckResponse
+        await self._health.set(name, states.SERVING if well else states.NOT_SERVING)
+
+    async def refuse(self) -> None:
+        """The daemon stops: take no more planes of callers, tell health checks."""
+        self._segmentations.refuse()
+        await self.set_serving(False)
+
+    async def finish(self) -> None:
+        """Wait for the planes of callers that are in work."""
+        await self._segmentations.finish()
 
     async def stop(self, grace_seconds: float) -> None:
         """End: calls in work have `grace_seconds` to finish."""

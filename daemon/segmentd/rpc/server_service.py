@@ -44,7 +44,6 @@ class ServerService(server_service_pb2_grpc.ServerServiceServicer):
     async def GetServer(self, request: pb.GetServerRequest, context: Context) -> pb.Server:
         if request.name != "server":
             raise bad_field("name", f"'{request.name}' must be 'server'")
-        lane = self._engine.lane
         journal = self._journal
         last, oldest, size, failures = await asyncio.to_thread(
             lambda: (
@@ -62,11 +61,12 @@ class ServerService(server_service_pb2_grpc.ServerServiceServicer):
             uptime=duration(time.monotonic() - self._started_monotonic),
             devices=[
                 pb.Server.Device(
-                    name=lane.name,
-                    display_name=lane.display_name,
-                    thread_count=lane.threads,
-                    reason=lane.reason,
+                    name=device.name,
+                    display_name=device.display_name,
+                    thread_count=device.threads,
+                    reason=device.reason,
                 )
+                for device in self._engine.lane.devices()
             ],
             planes_in_flight=self._engine.scheduler.in_flight,
             journal_id=self._journal.id,

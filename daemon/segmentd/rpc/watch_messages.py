@@ -84,6 +84,8 @@ def watch_message(watch: Watch, status: WatchStatus) -> pb.Watch:
         done_count=status.done,
         failed_count=status.failed,
         waiting_count=status.load.waiting,
+        ignored_count=status.ignored,
+        warnings=status.warnings,
         configured=watch.configured,
         etag=watch.etag,
         images_per_minute=status.load.images_last_minute,

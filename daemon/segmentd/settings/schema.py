@@ -13,11 +13,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from segmentd.records import SegmentOptions, WatchSpec
 from segmentd.settings.values import (
+    MOVE,
     AbsolutePath,
     After,
     Listen,
     ModelReference,
     RelativePath,
+    RequireGpu,
     Slug,
     data_home,
     only,
@@ -82,7 +84,7 @@ class DeviceSettings(Table):
 
     prefer: Literal["auto", "cpu", "cuda"] = "auto"
     """device to use where there is one; results name the one that made them"""
-    require_gpu: Off = False
+    require_gpu: RequireGpu = False
     """refuse to compute on the CPU"""
     memory_budget: Later = None
     """memory that loaded models may take together, such as 4GiB"""
@@ -155,8 +157,13 @@ class WatchSettings(Table):
     """watches with a higher number go first"""
     marker_file: RelativePath | None = None
     """file that must be in the folder, to tell a share from its empty mount point"""
-    after: Annotated[After, only("keep")] = "keep"
+    after: After = "keep"
     """what happens to an image that is done: keep, or move:DIR"""
+
+    @property
+    def move_to(self) -> Path | None:
+        """Where `after` moves images to; None for keep."""
+        return Path(self.after.removeprefix(MOVE)) if self.after.startswith(MOVE) else None
 
     @property
     def results_folder(self) -> Path:
@@ -187,4 +194,5 @@ class WatchSettings(Table):
             priority=self.priority,
             options=SegmentOptions(self.border, self.tile, self.min_confidence),
             marker_file=self.marker_file,
+            move_to=self.move_to,
         )

@@ -90,8 +90,9 @@ def check_watch(
     watch = read_table(WatchSettings, raw, "", None, found)
     if watch is None:
         raise ConfigurationError(found)
-    for key, folder in (("folder", watch.folder), ("results", watch.results_folder)):
-        if not _within(folder, roots):
+    folders = (("folder", watch.folder), ("results", watch.results_folder), ("after", watch.move_to))
+    for key, folder in folders:
+        if folder is not None and not _within(folder, roots):
             line = problems.line(key, folder, _ROOTS_RULE)
             raise SegmentdError(Reason.FOLDER_OUTSIDE_ROOTS, line)
     found += [*_contradictions(watch, ""), *_clashes(watch, "", others)]
@@ -123,6 +124,10 @@ def _contradictions(watch: WatchSettings, prefix: str) -> Iterator[str]:
         yield problems.line(f"{prefix}give_up_seconds", watch.give_up_seconds, rule)
     if os.path.realpath(watch.results_folder) == os.path.realpath(watch.folder):
         yield problems.line(f"{prefix}results", watch.results_folder, "must not be the watched folder")
+    taken = [os.path.realpath(path) for path in (watch.folder, watch.results_folder)]
+    if watch.move_to and os.path.realpath(watch.move_to) in taken:
+        rule = "must not move images to the watched folder or among the results"
+        yield problems.line(f"{prefix}after", watch.after, rule)
 
 
 def _clashes(watch: WatchSettings, prefix: str, others: Mapping[str, WatchSettings]) -> Iterator[str]:

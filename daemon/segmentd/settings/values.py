@@ -14,6 +14,7 @@ from pydantic_core import PydanticCustomError
 
 # Model files: our own form, and packages of networks that are read as they are.
 MODEL_SUFFIXES = (".segmodel", ".czann", ".czseg", ".czmodel", ".onnx")
+MOVE = "move:"
 _SLUG = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 _LISTEN = re.compile(r"(?:\[(?P<v6>[^\[\]]+)\]|(?P<host>[^:\[\]\s]+)):(?P<port>\d{1,5})", re.ASCII)
 
@@ -48,10 +49,13 @@ def _check_slug(value: str) -> str:
     return value
 
 
-def _check_after(value: str) -> str:
-    if not re.fullmatch(r"keep|move:.+", value):
+def _resolve_after(value: Any, info: ValidationInfo) -> Any:
+    """The folder in `move:DIR` is meant from the configuration's folder."""
+    if value == "keep":
+        return value
+    if not isinstance(value, str) or not value.startswith(MOVE):
         raise broken('must be "keep" or "move:DIR"')
-    return value
+    return f"{MOVE}{_make_absolute(value.removeprefix(MOVE), info)}"
 
 
 def _check_relative(value: str) -> str:
@@ -113,6 +117,12 @@ def _resolve_model(value: Any, info: ValidationInfo) -> Any:
     return value
 
 
+def _check_require_gpu(value: bool, info: ValidationInfo) -> bool:
+    if value and info.data.get("prefer") == "cpu":
+        raise broken('must be false where prefer is "cpu"')
+    return value
+
+
 def data_home() -> Path:
     """Return the daemon's folder in the user's data folder (XDG base directories)."""
     named = Path(os.environ.get("XDG_DATA_HOME", ""))
@@ -129,7 +139,8 @@ def usable_cores() -> int:
 
 Slug = Annotated[str, AfterValidator(_check_slug)]
 RelativePath = Annotated[str, AfterValidator(_check_relative)]
-After = Annotated[str, AfterValidator(_check_after)]
+After = Annotated[str, BeforeValidator(_resolve_after)]
 Listen = Annotated[str, AfterValidator(_check_listen)]
+RequireGpu = Annotated[bool, AfterValidator(_check_require_gpu)]
 ModelReference = Annotated[str, Field(min_length=1), BeforeValidator(_resolve_model)]
 AbsolutePath = Annotated[Path, BeforeValidator(_make_absolute)]

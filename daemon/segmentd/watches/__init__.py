@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from segmentd.watches.collection import Watches
-from segmentd.watches.watch import Parts, Watch, WatchLoad, WatchStatus
+from segmentd.watches.parts import Parts
+from segmentd.watches.status import WatchLoad, WatchStatus
+from segmentd.watches.watch import Watch
 
 __all__ = ["Parts", "Watch", "WatchLoad", "WatchStatus", "Watches"]

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from segmentd import telemetry
 from segmentd.errors import ConfigurationError, Reason, SegmentdError
 from segmentd.results.watch_store import WatchStore
 from segmentd.settings import WatchSettings, check_watch, given_keys
 from segmentd.settings.problems import line
-from segmentd.watches.watch import Parts, Watch
+from segmentd.watches.parts import Parts
+from segmentd.watches.watch import Watch
 
+DISK_SECONDS = 20.0
+
+P = ParamSpec("P")
+T = TypeVar("T")
 _log = telemetry.get_logger(__name__)
 
 
@@ -96,7 +102,7 @@ class Watches:
         ConfigurationError
             With every rule that is broken, as `key = value: rule`.
         SegmentdError
-            WATCH_EXISTS, FOLDER_OUTSIDE_ROOTS, or what is wrong with the model.
+            WATCH_EXISTS, FOLDER_OUTSIDE_ROOTS, FOLDER_UNREACHABLE, LOCKED, or what is wrong with the model.
         """
         async with self._changing:
             if raw.get("id") in self._watches:
@@ -106,11 +112,13 @@ class Watches:
                     resource=f"watches/{raw['id']}",
                 )
             settings = await self._checked(raw, load=not validate_only)
-            await asyncio.to_thread(_check_there, settings)
-            if validate_only:
-                return self._make(settings)
-            await asyncio.to_thread(self._store.save, settings.id, given_keys(settings))
-            watch = self._add(settings)
+            await _in_time(_check_there, settings)
+            async with self._claimed(settings):
+                if validate_only:
+                    return self._make(settings)
+                await asyncio.to_thread(self._store.save, settings.id, given_keys(settings))
+                watch = self._add(settings)
+                await watch.claim()
             self._start(watch)
             _log.info("watch made", watch=settings.id, folder=settings.folder, model=settings.model)
             return watch
@@ -128,10 +136,12 @@ class Watches:
                 rule = "cannot be changed; make another watch for another folder"
                 raise ConfigurationError([line("folder", settings.folder, rule)])
             if validate_only:
-                return self._make(settings, paused=watch.paused)
+                async with self._claimed(settings):
+                    return self._make(settings, paused=watch.paused)
             if settings != watch.settings:
-                await asyncio.to_thread(self._store.save, watch_id, given_keys(settings))
-                await watch.change(settings)
+                async with self._claimed(settings):
+                    await asyncio.to_thread(self._store.save, watch_id, given_keys(settings))
+                    await watch.change(settings)
                 _log.info("watch changed", watch=watch_id, keys=",".join(sorted(changes)))
             return watch
 
@@ -158,8 +168,22 @@ class Watches:
                 task.cancel()
             await watch.retire()
             leaving = asyncio.create_task(watch.finish())
-            leaving.add_done_callback(lambda _: self._leaving.discard(watch))
+            leaving.add_done_callback(lambda _: self._left(watch))
             _log.info("watch deleted", watch=watch_id)
+
+    def _left(self, watch: Watch) -> None:
+        self._leaving.discard(watch)
+        watch.release()
+
+    @asynccontextmanager
+    async def _claimed(self, settings: WatchSettings) -> AsyncIterator[None]:
+        """Have the folders of a watch while it is made or changed; LOCKED where another daemon has one."""
+        claim = self._parts.claim_of(settings.spec())
+        await _in_time(claim.hold)
+        try:
+            yield
+        finally:
+            claim.release()
 
     def _restore(self, identity: str, raw: Mapping[str, Any], *, paused: bool) -> None:
         """Bring back a watch that was made over the API."""
@@ -211,7 +235,7 @@ class Watches:
             for watch in self.list()
             if watch.spec.id != raw.get("id")
         }
-        settings = await asyncio.to_thread(check_watch, raw, others, self._roots)
+        settings = await _in_time(check_watch, raw, others, self._roots)
         registry = self._parts.engine.registry
         entry = await (registry.load if load else registry.find)(settings.model)
         if entry.fault is not None and entry.card is None:
@@ -225,7 +249,17 @@ class Watches:
         if not watch.configured:
             others = {f"watches/{other.spec.id}": other.settings for other in self.list() if other.configured}
             # The configuration, or where links lead to, may have changed since it was made.
-            await asyncio.to_thread(check_watch, given_keys(watch.settings), others, self._roots)
+            await _in_time(check_watch, given_keys(watch.settings), others, self._roots)
+
+
+async def _in_time(function: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
+    """Call what looks at folders: one on a dead share must not hold up the other watches."""
+    try:
+        async with asyncio.timeout(DISK_SECONDS):
+            return await asyncio.to_thread(function, *args, **options)
+    except TimeoutError:
+        why = f"a folder of the watch does not answer for {DISK_SECONDS:g} seconds; is its share there?"
+        raise SegmentdError(Reason.FOLDER_UNREACHABLE, why) from None
 
 
 def _check_there(settings: WatchSettings) -> None:

@@ -5,62 +5,26 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
 
 from segmentd import telemetry
 from segmentd.engine.scheduler import Slot
-from segmentd.errors import SegmentdError
+from segmentd.errors import Reason, SegmentdError
 from segmentd.ingest.folder import FolderWatch, FoundFile
 from segmentd.models.bundle import reference_id
 from segmentd.models.registry import Lease
-from segmentd.pipeline import HOLD_SECONDS, Engine, Pipeline
-from segmentd.records import FileStamp, Segmentation
-from segmentd.results.feed import Feed
+from segmentd.moving import Mover
+from segmentd.pipeline import HOLD_SECONDS, NO_ROOM, Pipeline
+from segmentd.records import FileStamp, Segmentation, SegmentationState
 from segmentd.results.images import ImageState
-from segmentd.results.journal import Journal
 from segmentd.settings import WatchSettings
-from segmentd.workers import WorkerPool
+from segmentd.watches.first_look import first_look
+from segmentd.watches.parts import Parts
+from segmentd.watches.status import WatchLoad, WatchStatus, warning_of
 
+DISK_REASONS = (Reason.DISK_FULL, Reason.RESULTS_NOT_WRITABLE)
 _log = telemetry.get_logger(__name__)
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What all watches share: what computes, decodes, remembers, and tells subscribers."""
-
-    engine: Engine
-    pool: WorkerPool
-    journal: Journal
-    feed: Feed
-
-
-@dataclass(frozen=True)
-class WatchLoad:
-    """How busy a watch is: files that have not ended, and what ended in the last minute."""
-
-    waiting: int
-    images_last_minute: int
-    pixels_last_minute: int
-
-
-@dataclass(frozen=True)
-class WatchStatus:
-    """How a watch fares, for people and for the API.
-
-    `state` is `starting`, `active`, `paused`, `failed` or `unreachable`; `mode` is `events`, `poll` or,
-    before the first look, `unknown`.
-    """
-
-    state: str
-    state_reason: str
-    mode: str
-    mode_reason: str
-    model: str
-    done: int
-    failed: int
-    load: WatchLoad
 
 
 class Watch:
@@ -135,13 +99,21 @@ class Watch:
 
         Returns when nothing is taken up in the old way any more. An image that is being segmented is
         finished as it was begun; one that waits for something to be mended is taken up anew.
+
+        Raises
+        ------
+        SegmentdError
+            LOCKED, where another process has a folder; the change is made, and the watch waits.
         """
         if paused is not None:
             self.paused = paused
         if settings is not None:
             self._pipeline.retire()
+        claim = self._claim
         self._adopt(settings or self.settings)
         await self._stop_intake()
+        await self.claim()
+        claim.release()
 
     async def retire(self) -> None:
         """Take up nothing more; what is being segmented goes on (see `finish`)."""
@@ -160,6 +132,14 @@ class Watch:
         if self._in_hand:
             await asyncio.wait([task for _, task in self._in_hand.values()])
 
+    async def claim(self) -> None:
+        """Have the folders for ourselves; LOCKED where another process has one."""
+        await asyncio.to_thread(self._claim.hold)
+
+    def release(self) -> None:
+        """Give up the claim on the folders."""
+        self._claim.release()
+
     def abandon(self) -> None:
         """Give up the files in hand; the next start does them again."""
         for _, task in self._in_hand.values():
@@ -167,13 +147,16 @@ class Watch:
 
     async def status(self) -> WatchStatus:
         """How the watch fares now."""
-        counts = await asyncio.to_thread(self._parts.journal.counts, self.spec.id)
+        journal = self._parts.journal
+        counts, faults = await asyncio.to_thread(
+            lambda: (journal.counts(self.spec.id), journal.result_faults(self.spec.id))
+        )
         folder = self._folder.status
         state, reason = folder.state, folder.state_reason
         if self.paused:
             state, reason = "paused", "paused on request; resume it to go on"
-        elif self._hold_reason:
-            state, reason = "failed", self._hold_reason
+        elif self._hold_reason or journal.short_of_room:
+            state, reason = "failed", self._hold_reason or NO_ROOM.message
         return WatchStatus(
             state,
             reason,
@@ -182,8 +165,20 @@ class Watch:
             reference_id(self.spec.model),
             counts.get(ImageState.DONE, 0),
             counts.get(ImageState.FAILED, 0),
+            counts.get(ImageState.IGNORED, 0),
+            tuple(filter(None, (self._mover.trouble, warning_of(faults)))),
             self.load(),
         )
+
+    @property
+    def held(self) -> str:
+        """Why the watch waits; empty while it goes on."""
+        return self._hold_reason
+
+    @property
+    def waits_for_disk(self) -> bool:
+        """Whether images wait because a disk is full or cannot be written to."""
+        return self._pipeline.held_by in DISK_REASONS or self._parts.journal.short_of_room
 
     def load(self) -> WatchLoad:
         """How busy the watch is now."""
@@ -195,6 +190,8 @@ class Watch:
         self.spec = settings.spec()
         parts = self._parts
         self._folder = FolderWatch(self.spec)
+        self._mover = Mover(self.spec)
+        self._claim = parts.claim_of(self.spec)
         self._pipeline = Pipeline(
             self.spec, parts.engine, parts.pool, parts.journal, parts.feed, self._hold, self._count
         )
@@ -210,7 +207,10 @@ class Watch:
             # The lease keeps the model loaded while the watch is active. The model was found once: a
             # second one of the same name does not change what a running watch uses.
             lease = await self._begin(stack)
-            await folder.run(self._known, partial(self._deliver, pipeline, str(lease.path)))
+            mover = asyncio.create_task(self._mover.run())
+            stack.callback(mover.cancel)
+            ignore = await first_look(self.spec, self._parts.journal)
+            await folder.run(self._known, partial(self._deliver, pipeline, str(lease.path)), ignore)
 
     async def _begin(self, stack: AsyncExitStack) -> Lease:
         """Get what is needed to begin; wait as long as something is in the way, and say what."""
@@ -236,7 +236,14 @@ class Watch:
     def _known(self, path: bytes, stamp: FileStamp) -> bool:
         if path in self._in_hand:
             return self._in_hand[path][0] == stamp
-        return self._parts.journal.known(self.spec.id, path, stamp)
+        known = self._parts.journal.known(self.spec.id, path, stamp)
+        if known:
+            self._want_moved(path, stamp)
+        return known
+
+    def _want_moved(self, path: bytes, stamp: FileStamp) -> None:
+        if self.spec.move_to is not None and self._parts.journal.is_done(self.spec.id, path, stamp):
+            self._mover.want(path, stamp)
 
     async def _deliver(self, pipeline: Pipeline, model: str, found: FoundFile) -> None:
         self._delivering += 1
@@ -253,20 +260,34 @@ class Watch:
         if found.relative in self._in_hand:
             # The file changed while its earlier content is in work: one after the other.
             await asyncio.wait([self._in_hand[found.relative][1]])
+        await self._claim_folders()
         await self._going_on.wait()
         slot = Slot(self._parts.engine.scheduler, self.spec.id, self.spec.priority)
         await slot.acquire()
         return slot
 
+    async def _claim_folders(self) -> None:
+        """Have the folders for ourselves, also one that was missing so far."""
+        while True:
+            try:
+                await self.claim()
+                return
+            except SegmentdError as error:
+                self._hold(error.message)
+                await asyncio.sleep(HOLD_SECONDS)
+                self._hold("")
+
     def _done(self, found: FoundFile, slot: Slot, task: asyncio.Task[None]) -> None:
         slot.release()
         del self._in_hand[found.relative]
+        self._want_moved(found.relative, found.stamp)
         error = None if task.cancelled() else task.exception()
         if error is not None and not self._broken.done():
             self._broken.set_exception(error)
 
     def _count(self, segmentations: Sequence[Segmentation]) -> None:
-        self._last_minute.add(sum(one.height * one.width for one in segmentations))
+        made = (one for one in segmentations if one.state is SegmentationState.SUCCEEDED)
+        self._last_minute.add(sum(one.height * one.width for one in made))
 
     def _hold(self, reason: str) -> None:
         """Take up no more files while there is a reason to wait."""

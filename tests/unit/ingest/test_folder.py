@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +18,7 @@ import tifffile
 from segmentd.errors import Reason
 from segmentd.ingest import folder as folder_module
 from segmentd.ingest import listen, reach, scan
-from segmentd.ingest.folder import FolderWatch, FoundFile
+from segmentd.ingest.folder import FolderWatch, FoundFile, Ignore
 from segmentd.records import FileStamp, WatchSpec
 
 PIXELS = np.arange(400, dtype=np.uint8).reshape(20, 20)
@@ -67,6 +67,7 @@ class Pipeline:
         self.found: list[FoundFile] = []
         self.arrived = asyncio.Event()
         self.journal: set[tuple[bytes, FileStamp]] = set()
+        self.ends_of_first_looks = 0
 
     def known(self, path: bytes, stamp: FileStamp) -> bool:
         return (path, stamp) in self.journal
@@ -75,6 +76,10 @@ class Pipeline:
         self.journal.add((found.relative, found.stamp))
         self.found.append(found)
         self.arrived.set()
+
+    async def ignore(self, files: Sequence[scan.Sighting]) -> None:
+        self.journal.update((file.path, file.stamp) for file in files)
+        self.ends_of_first_looks += not files
 
     def take(self) -> list[bytes]:
         paths = [found.relative for found in self.found]
@@ -91,10 +96,10 @@ def spec(tmp_path: Path) -> WatchSpec:
 
 @asynccontextmanager
 async def watching(
-    spec: WatchSpec, pipeline: Pipeline, clock: FakeClock | None
+    spec: WatchSpec, pipeline: Pipeline, clock: FakeClock | None, ignore: Ignore | None = None
 ) -> AsyncIterator[FolderWatch]:
     watch = FolderWatch(spec, clock)
-    task = asyncio.create_task(watch.run(pipeline.known, pipeline.deliver))
+    task = asyncio.create_task(watch.run(pipeline.known, pipeline.deliver, ignore))
     try:
         if clock is not None:
             await clock.settled()
@@ -214,7 +219,9 @@ async def test_a_file_that_goes_away_is_forgotten(spec: WatchSpec) -> None:
 async def test_existing_files_can_be_ignored(spec: WatchSpec) -> None:
     clock, pipeline = FakeClock(), Pipeline()
     path = image(spec.folder / "old.tif")
-    async with watching(replace(spec, existing="ignore"), pipeline, clock):
+    async with watching(spec, pipeline, clock, pipeline.ignore):
+        assert pipeline.ends_of_first_looks == 1
+        assert pipeline.journal == {(b"old.tif", scan.sight(bytes(spec.folder), [b"old.tif"])[0].stamp)}
         image(spec.folder / "new.tif")
         await clock.advance(10)
         assert pipeline.take() == [b"new.tif"]

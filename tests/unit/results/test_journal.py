@@ -77,7 +77,6 @@ def test_known_means_this_watch_path_and_stamp_also_after_a_restart(tmp_path: Pa
     journal.record(DONE, planes(1))
     journal.record(ImageOutcome("w", b"gone", STAMP, ImageState.VANISHED))
     for _ in range(2):
-        assert journal.known_many("w", files) == [True, False, False, False]
         assert [journal.known("w", *file) for file in files] == [True, False, False, False]
         assert not journal.known("v", DONE.path, STAMP)
         assert not journal.known("w", b"gone", STAMP)
@@ -111,6 +110,73 @@ def test_a_touched_image_gets_its_new_stamp_and_no_event(journal: Journal) -> No
 def test_a_touched_image_that_failed_is_not_done(journal: Journal) -> None:
     journal.record(replace(DONE, state=ImageState.FAILED), planes(1))
     assert not journal.same_content("w", DONE.path, "ab", replace(STAMP, mtime_ns=99))
+
+
+def test_a_failed_image_is_tried_again_when_anything_about_its_file_changed(tmp_path: Path) -> None:
+    fault = Fault(Reason.IMAGE_CORRUPT, "strip 3 is missing")
+    stamp, mended = replace(STAMP, ctime_ns=1), replace(STAMP, ctime_ns=2)
+    failed = replace(DONE, stamp=stamp, state=ImageState.FAILED, fault=fault)
+    journal = Journal.open(tmp_path)
+    journal.record(failed, planes(1))
+    journal.record(replace(DONE, path=b"done", stamp=stamp), planes(1))
+    for _ in range(2):
+        assert journal.known("w", DONE.path, stamp)
+        assert not journal.known("w", DONE.path, mended)
+        assert journal.known("w", b"done", mended), "permissions of what is done do not matter"
+        journal.close()
+        journal = Journal.open(tmp_path)
+    assert not journal.failed_again(replace(failed, stamp=mended, fault=replace(fault, message="strip 4")))
+    assert not journal.failed_again(replace(failed, stamp=replace(mended, size_bytes=11)))
+    assert journal.failed_again(replace(failed, stamp=mended)), "the same failure is not told twice"
+    assert journal.known("w", DONE.path, mended)
+    assert journal.last_number() == 2
+    journal.close()
+
+
+def test_a_file_that_could_not_be_read_is_tried_again_by_the_next_start(tmp_path: Path) -> None:
+    fault = Fault(Reason.IMAGE_UNREADABLE, "no permission")
+    failed = replace(DONE, state=ImageState.FAILED, fault=fault)
+    journal = Journal.open(tmp_path)
+    journal.record(failed, planes(1))
+    assert journal.known("w", DONE.path, STAMP)
+    journal.close()
+    journal = Journal.open(tmp_path)
+    assert not journal.known("w", DONE.path, STAMP)
+    assert journal.failed_again(failed)
+    assert journal.known("w", DONE.path, STAMP)
+    journal.close()
+
+
+def test_the_first_look_is_finished_once(tmp_path: Path) -> None:
+    for is_new in (True, False):
+        journal = Journal.open(tmp_path)
+        assert journal.is_new("w") is is_new
+        assert journal.is_new("v")
+        journal.finish_first_look("w")
+        journal.close()
+
+
+def test_a_renamed_image_leaves_its_old_name(journal: Journal) -> None:
+    journal.record(DONE, planes(1))
+    (known,) = journal.find_by_file("w", replace(STAMP, mtime_ns=7))
+    assert (known.path, known.state, known.content_digest) == (DONE.path, ImageState.DONE, "ab")
+    assert journal.find_by_file("v", STAMP) == journal.find_by_file("w", replace(STAMP, device=8)) == []
+    journal.record(replace(DONE, path=b"new", renamed_from=DONE.path), planes(1))
+    assert journal.known("w", b"new", STAMP)
+    assert journal.is_done("w", b"new", STAMP)
+    assert not journal.known("w", DONE.path, STAMP)
+    assert [image.path for image in journal.find_by_file("w", STAMP)] == [b"new"]
+    counts = journal.counts("w")
+    assert (counts[ImageState.DONE], counts[ImageState.VANISHED]) == (1, 1)
+    assert journal.next_version("w", DONE.path, "cd") == 2
+
+
+def test_an_image_without_a_stamp_is_looked_at_and_not_published_again(journal: Journal) -> None:
+    journal.record(replace(DONE, stamp=None), planes(1))
+    assert not journal.known("w", DONE.path, STAMP)
+    assert journal.next_version("w", DONE.path, "") == 2
+    assert journal.same_content("w", DONE.path, "ab", STAMP)
+    assert journal.known("w", DONE.path, STAMP)
 
 
 def test_counts_name_every_state(journal: Journal) -> None:

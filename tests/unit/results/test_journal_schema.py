@@ -66,7 +66,7 @@ def test_a_damaged_journal_is_refused_and_left_as_it_is(
     path = folder / FILE_NAME
     damage(path)
     before = path.read_bytes() if path.exists() else None
-    with pytest.raises(SegmentdError, match="move it away: a new one is begun") as caught:
+    with pytest.raises(SegmentdError, match="segmentd rebuild-journal") as caught:
         Journal.open(folder)
     assert caught.value.reason == Reason.JOURNAL_DAMAGED
     assert str(path) in caught.value.message

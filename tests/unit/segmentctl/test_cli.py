@@ -38,6 +38,15 @@ def publish_failure(daemon: Any, message: str) -> None:
 # ---------------------------------------------------------------- tail
 
 
+def test_tail_tells_a_rename(daemon: Any, run: Any) -> None:
+    daemon.publish(source="b.tif", state=pb.Segmentation.STATE_RENAMED, renamed_from_display="a\x1b.tif")
+    result = run("tail", "--from", "oldest", "--count", "1")
+    assert result.exit_code == 0
+    assert result.stdout.split() == ["1", "renamed", "b.tif", "was", "a?.tif"], (
+        "nothing that a terminal acts on"
+    )
+
+
 def test_tail_json_is_one_object_a_line(daemon: Any, run: Any) -> None:
     daemon.publish(source="plate 1/ä.tif")
     publish_failure(daemon, "ends too early")

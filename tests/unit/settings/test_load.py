@@ -45,8 +45,8 @@ FAULTS = [
     ("server = 3", "server = 3: must be a table"),
     ('[device]\nprefer = "gpu"', 'device.prefer = "gpu": must be one of "auto", "cpu" or "cuda"'),
     (
-        "[device]\nrequire_gpu = true",
-        "device.require_gpu = true: not supported in this version; must be false",
+        '[device]\nprefer = "cpu"\nrequire_gpu = true',
+        'device.require_gpu = true: must be false where prefer is "cpu"',
     ),
     ("[device]\nthreads = 0", "device.threads = 0: must be >= 1"),
     ("[device]\nthreads = true", "device.threads = true: must be a whole number"),
@@ -100,8 +100,8 @@ FAULTS = [
     ),
     (WATCH + 'confidence = "x"', 'watch[0].confidence = "x": must be one of "map" or "marginal"'),
     (
-        WATCH + 'after = "move:/x"',
-        'watch[0].after = "move:/x": not supported in this version; must be "keep"',
+        WATCH + 'after = "move:/in/x/.."',
+        'watch[0].after = "move:/in": must not move images to the watched folder or among the results',
     ),
     (WATCH + 'after = "delete"', 'watch[0].after = "delete": must be "keep" or "move:DIR"'),
     (
@@ -245,6 +245,7 @@ def test_a_watch_keeps_what_it_is_told() -> None:
         "poll": "always",
         "rescan_seconds": 30,
         "existing": "ignore",
+        "after": "move:done",
         "min_confidence": 51,
         "border": 8,
         "tile": 256,
@@ -265,6 +266,7 @@ def test_a_watch_keeps_what_it_is_told() -> None:
         poll="always",
         rescan_seconds=30.0,
         existing="ignore",
+        move_to=BASE / "done",
         priority=-2,
         options=SegmentOptions(border_px=8, tile_px=256, min_confidence=51),
     )

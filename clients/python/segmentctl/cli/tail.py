@@ -121,6 +121,9 @@ def _event_text(result: Result) -> str:
     if segmentation.state == segmentation.STATE_FAILED and result.error is not None:
         reason = escape(printable(f"{result.error.reason}: {result.error.message}"))
         return f"{head}[bold red]failed[/bold red]  {source}  {reason}"
+    if segmentation.state == segmentation.STATE_RENAMED:
+        before = escape(printable(segmentation.renamed_from_display))
+        return f"{head}[yellow]renamed[/yellow] {source}  was {before}"
     parts = [
         source,
         f"{segmentation.height} x {segmentation.width}",

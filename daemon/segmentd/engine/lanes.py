@@ -1,0 +1,80 @@
+"""What every lane is, whatever device it computes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from segmentd.engine.ahead import one_ahead
+from segmentd.engine.loaded import Job
+from segmentd.engine.segmenter import Band, BandResult, TileResult
+from segmentd.engine.shelves import Shelves, shelf_rows
+from segmentd.engine.source import PlaneSource
+from segmentd.records import ModelCard, SegmentOptions
+
+TileListener = Callable[[TileResult], None]
+
+
+@dataclass(frozen=True)
+class DeviceState:
+    """A device in use: its name in results, what it is, its threads, why it and not the preferred one."""
+
+    name: str
+    display_name: str
+    threads: int
+    reason: str = ""
+
+
+class Lane(Protocol):
+    """What planes go through; see `CpuLane` for the calls."""
+
+    name: str
+
+    def load(self, path: Path) -> ModelCard:
+        """Load a model file and warm it up."""
+
+    def unload(self, path: Path) -> None:
+        """Forget a model."""
+
+    def segment(
+        self,
+        path: Path,
+        source: PlaneSource,
+        options: SegmentOptions,
+        channels: slice = slice(None),
+        on_tile: TileListener | None = None,
+        digest: str | None = None,
+    ) -> Iterator[BandResult]:
+        """Segment one plane."""
+
+    def devices(self) -> list[DeviceState]:
+        """The devices in use, the preferred one first."""
+
+    def work_since(self) -> float | None:
+        """When the oldest piece of work that is being done was begun, on the monotonic clock."""
+
+    def abandon(self) -> None:
+        """Give up all planes: they end with SHUTTING_DOWN after the tiles in work."""
+
+    def close(self) -> None:
+        """Stop; tiles in work finish first."""
+
+
+def strips(
+    job: Job, tiles: Callable[[Band], Iterable[TileResult]], on_tile: TileListener | None
+) -> Iterator[BandResult]:
+    """Strips of a plane from the top, of the `tiles` of each band; the next band is read meanwhile."""
+    return job.arrange(_strips(job, tiles, on_tile))
+
+
+def _strips(
+    job: Job, tiles: Callable[[Band], Iterable[TileResult]], on_tile: TileListener | None
+) -> Iterator[BandResult]:
+    for band in one_ahead(lambda rows: job.read(*rows), job.bands()):
+        shelves = Shelves(band, job.source.shape[2], shelf_rows(band, job.tile_px))
+        for tile in tiles(band):
+            if on_tile is not None:
+                on_tile(tile)
+            yield from shelves.put(tile)

@@ -1,0 +1,189 @@
+"""What the journal remembers: renames, versions, ignored files; crashes at named points; rebuilding it."""
+
+from __future__ import annotations
+
+import signal
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+from segmentctl import Result
+from segmentctl.client import Client
+from segmentd.crashpoints import POINTS
+
+from .daemon import DaemonProcess, run_here, wait_until
+from .images import write_blobs, write_truncated
+
+pytestmark = pytest.mark.e2e
+
+
+def results(client: Client, count: int, metadata_only: bool = True) -> list[Result]:
+    """Follow the journal from its beginning."""
+    with client.subscribe("hot", start="oldest", timeout=60, metadata_only=metadata_only) as stream:
+        return [next(stream) for _ in range(count)]
+
+
+def told(found: list[Result]) -> list[tuple[str, str, int]]:
+    """Return what a user sees of results: how each ended, name, version."""
+    return [
+        (
+            result.segmentation.State.Name(result.segmentation.state).removeprefix("STATE_"),
+            result.segmentation.source_display,
+            result.segmentation.version,
+        )
+        for result in found
+    ]
+
+
+def test_renames_and_versions_are_told_and_a_lost_journal_is_rebuilt(
+    place: Callable[..., DaemonProcess],
+) -> None:
+    daemon = place()
+    write_blobs(daemon.hot / "a.tif", 1)
+    with daemon.start(), daemon.client() as client:
+        results(client, 1)
+        (daemon.hot / "a.tif").rename(daemon.hot / "b.tif")
+        results(client, 2)
+        write_blobs(daemon.hot / "a.tif", 2)
+        results(client, 3)
+        daemon.stop()
+        (daemon.hot / "b.tif").rename(daemon.hot / "c.tif")
+        daemon.start()
+        found = results(client, 4, metadata_only=False)
+        assert told(found) == [
+            ("SUCCEEDED", "a.tif", 1),
+            ("RENAMED", "b.tif", 1),
+            ("SUCCEEDED", "a.tif", 2),
+            ("RENAMED", "c.tif", 1),
+        ]
+        first, _, second, renamed = found
+        assert first.labels is None, "the second version has taken the place of its files"
+        assert first.error is not None and first.error.reason == "RESULT_UNAVAILABLE"
+        np.testing.assert_array_equal(
+            second.labels, tifffile.imread(second.segmentation.files["labels"].local_path)
+        )
+        assert (renamed.labels, renamed.segmentation.renamed_from_display) == (None, "b.tif")
+        kept = renamed.segmentation.files["labels"]
+        assert Path(kept.local_path).name == "c.tif.labels.ome.tif"
+        assert kept.digest == first.segmentation.files["labels"].digest
+        assert client.watch("hot").done_count == 2
+        daemon.stop()
+
+        config = daemon.write_config()
+        refused = run_here("rebuild-journal", "--config", config, code=1)
+        assert "is sound" in refused.stderr and "--force" in refused.stderr
+        journal = daemon.folder / "journal" / "journal.sqlite"
+        journal.write_bytes(journal.read_bytes()[:5000])
+        daemon.launch()
+        assert daemon.wait_for_exit(30) == 1
+        assert "segmentd rebuild-journal" in daemon.log_end()
+        rebuilt = run_here("rebuild-journal", "--config", config)
+        assert "journal.sqlite.old-1" in rebuilt.stdout
+        daemon.start()
+        run_here("rebuild-journal", "--config", config, "--force", code=73)
+        write_blobs(daemon.hot / "d.tif", 3)
+        again = results(client, 4)
+        assert Counter(told(again)) == Counter(
+            ("SUCCEEDED", name, 1) for name in ("a.tif", "b.tif", "c.tif", "d.tif")
+        )
+        assert again[-1].segmentation.source_display == "d.tif"
+        by_name = {result.segmentation.source_display: result.segmentation for result in again}
+        before, after = second.segmentation, by_name["a.tif"]
+        for field in ("content_digest", "model", "model_digest", "label_pixel_counts", "height", "classes"):
+            assert getattr(after, field) == getattr(before, field), field
+        assert after.mean_confidence == pytest.approx(before.mean_confidence)
+        assert client.server().last_event_number == 4, "nothing whose results are there was done again"
+
+
+def test_what_is_there_when_a_watch_is_new_can_be_ignored_and_damaged_results_are_told(
+    place: Callable[..., DaemonProcess],
+) -> None:
+    daemon = place(existing="ignore")
+    write_blobs(daemon.hot / "old.tif", 1)
+    daemon.start()
+    write_truncated(daemon.hot / "bad.tif")
+    with daemon.client() as client:
+        assert told(results(client, 1)) == [("FAILED", "bad.tif", 1)]
+        daemon.stop()
+        write_blobs(daemon.hot / "new.tif", 2)
+        write_blobs(daemon.hot / "bad.tif", 3)
+        daemon.start()
+        assert sorted(told(results(client, 3))[1:]) == [
+            ("SUCCEEDED", "bad.tif", 2),
+            ("SUCCEEDED", "new.tif", 1),
+        ]
+        watch = client.watch("hot")
+        assert (watch.ignored_count, watch.done_count, list(watch.warnings)) == (1, 2, [])
+        daemon.stop()
+        (daemon.results / "new.tif.confidence.ome.tif").unlink()
+        labels = daemon.results / "bad.tif.labels.ome.tif"
+        labels.write_bytes(labels.read_bytes()[:-1] + b"?")
+        daemon.start()
+        wait_until(lambda: len(client.watch("hot").warnings) == 1, "the results are checked")
+        (warning,) = client.watch("hot").warnings
+        assert "missing (1) or damaged (1), for example" in warning
+        assert all(
+            result.labels is None and result.error is not None and result.error.reason != ""
+            for result in results(client, 3, metadata_only=False)
+        )
+
+
+def crash_at(daemon: DaemonProcess, points: tuple[str, ...]) -> int:
+    """Have the daemon crash at each point, with a new image each time; returns how many images there are."""
+    for number, point in enumerate(points):
+        write_blobs(daemon.hot / f"{number:02d}.tif", number)
+        daemon.environment = {"SEGMENTD_CRASH_AT": point}
+        daemon.launch()
+        assert daemon.wait_for_exit(30) == -signal.SIGKILL, f"{point}\n{daemon.log_end()}"
+    daemon.environment = {}
+    return len(points)
+
+
+def check_crashes(daemon: DaemonProcess, away: Path, points: tuple[str, ...]) -> None:
+    count = crash_at(daemon, points)
+    with daemon.start(), daemon.client() as client:
+        found = results(client, count, metadata_only=False)
+        assert [result.number for result in found] == list(range(1, count + 1))
+        names = {f"{number:02d}.tif" for number in range(count)}
+        assert {result.segmentation.source_display for result in found} == names
+        assert all(result.labels is not None for result in found)
+        wait_until(lambda: {path.name for path in away.glob("*")} == names, "all images are moved")
+        assert client.server().last_event_number == count
+        assert list(daemon.hot.glob("*.tif")) == []
+        left = [
+            path for path in daemon.hot.rglob("*") if path.is_file() and not path.name.endswith(".ome.tif")
+        ]
+        assert left == []
+
+
+@pytest.mark.slow
+def test_a_crash_at_every_point_loses_nothing(place: Callable[..., DaemonProcess], tmp_path: Path) -> None:
+    away = tmp_path / "away"
+    points = tuple(point for point in POINTS if point != "result-linked")
+    check_crashes(place(after=f"move:{away}"), away, points)
+
+
+@pytest.mark.slow
+def test_a_crash_in_a_rename_loses_nothing(place: Callable[..., DaemonProcess]) -> None:
+    daemon = place()
+    write_blobs(daemon.hot / "a.tif", 1)
+    with daemon.start(), daemon.client() as client:
+        results(client, 1)
+        for number, point in enumerate(("result-linked", "before-commit", "after-commit")):
+            daemon.stop()
+            names = ("a.tif", "b.tif", "c.tif", "d.tif")
+            (daemon.hot / names[number]).rename(daemon.hot / names[number + 1])
+            daemon.environment = {"SEGMENTD_CRASH_AT": point}
+            daemon.launch()
+            assert daemon.wait_for_exit(30) == -signal.SIGKILL
+            daemon.environment = {}
+            daemon.start()
+            results(client, number + 2)
+        found = results(client, 4)
+        assert told(found) == [("SUCCEEDED", "a.tif", 1), *(("RENAMED", name, 1) for name in names[1:])]
+        assert client.server().last_event_number == 4
+        assert {path.name for path in daemon.results.glob("*.part")} == set()
