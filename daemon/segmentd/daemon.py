@@ -23,9 +23,10 @@ from segmentd.results.durable import clean_temporaries
 from segmentd.results.feed import Feed
 from segmentd.results.journal import Journal
 from segmentd.results.reserve import RESERVE_BYTES
+from segmentd.results.watch_store import WatchStore
 from segmentd.rpc.server import Server
 from segmentd.settings import Settings
-from segmentd.watches import Watch, Watches
+from segmentd.watches import Parts, Watches
 from segmentd.workers import WorkerPool
 
 DECODERS = 2
@@ -100,8 +101,12 @@ class Daemon:
             feed = Feed(journal)
             registry = Registry(self._settings.models.folder, lane.load, lane.unload)
             engine = Engine(registry, lane, Scheduler())
-            specs = self._settings.watch_specs()
-            watches = Watches([Watch(spec, engine, pool, journal, feed, self._claims) for spec in specs])
+            watches = Watches(
+                self._settings.watch,
+                self._settings.server.roots,
+                Parts(engine, pool, journal, feed, self._claims),
+                WatchStore(journal),
+            )
             server = Server(
                 engine,
                 watches,
@@ -114,13 +119,13 @@ class Daemon:
             self._in_background(stack, telling)
             self._enter("loading models")
             await self._unless_stopped(self._load_models(registry))
-            for spec in specs:
-                await self._unless_stopped(asyncio.to_thread(clean_temporaries, spec.results))
+            for watch in watches.list():
+                await self._unless_stopped(asyncio.to_thread(clean_temporaries, watch.spec.results))
             address = await server.start(self._settings.server.listen)
             running = [
-                asyncio.create_task(watch.run(), name=f"watch-{watch.spec.id}") for watch in watches.list()
+                asyncio.create_task(watches.run(), name="watches"),
+                asyncio.create_task(self._look_after(journal), name="journal"),
             ]
-            running.append(asyncio.create_task(self._look_after(journal), name="journal"))
             try:
                 self._enter("looking at the folders")
                 with suppress(_StoppedError):
@@ -250,10 +255,8 @@ class Daemon:
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
-        for watch in watches.list():
-            watch.let_go()
-        in_hand = (*(watch.finish() for watch in watches.list()), server.finish())
-        finish = asyncio.ensure_future(asyncio.gather(*in_hand))
+        watches.let_go()
+        finish = asyncio.ensure_future(asyncio.gather(watches.finish(), server.finish()))
         now = asyncio.create_task(self._stop_now.wait())
         waiting: set[asyncio.Future[Any]] = {finish, now}
         await asyncio.wait(waiting, timeout=FINISH_SECONDS, return_when=asyncio.FIRST_COMPLETED)
@@ -261,8 +264,7 @@ class Daemon:
         if not finish.done():
             _log.warning("gave up the planes in hand; the next start does them again")
             engine.lane.abandon()
-            for watch in watches.list():
-                watch.abandon()
+            watches.abandon()
             closing_pool = asyncio.create_task(asyncio.to_thread(pool.close))
             ending: set[asyncio.Future[Any]] = {finish, closing_pool}
             await asyncio.wait(ending, timeout=ABANDON_SECONDS)

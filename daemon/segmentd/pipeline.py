@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import ParamSpec, TypeVar
 
 from segmentd import crashpoints, telemetry
 from segmentd.engine.lanes import Lane
@@ -28,7 +28,7 @@ from segmentd.results.feed import Feed
 from segmentd.results.images import ImageOutcome, ImageState
 from segmentd.results.journal import Journal
 from segmentd.results.published import is_there, published_files
-from segmentd.segmentation import Target, segment_image
+from segmentd.segmentation import Target, segment_image, to_its_end
 from segmentd.workers import WorkerPool
 
 # Not the image's fault: it waits until the cause is gone.
@@ -61,8 +61,6 @@ NO_ROOM = SegmentdError(
     "free. Free some space there.",
 )
 
-P = ParamSpec("P")
-T = TypeVar("T")
 _log = telemetry.get_logger(__name__)
 
 
@@ -86,6 +84,8 @@ class Pipeline:
         What computes, what decodes, what remembers, what tells subscribers.
     hold : callable
         Told why the watch waits, and "" when it goes on.
+    ended : callable
+        Told the segmentations of each image that was recorded.
 
     Attributes
     ----------
@@ -101,6 +101,7 @@ class Pipeline:
         journal: Journal,
         feed: Feed,
         hold: Callable[[str], None],
+        ended: Callable[[Sequence[Segmentation]], None] = lambda _: None,
     ) -> None:
         self._spec = spec
         self._engine = engine
@@ -109,7 +110,13 @@ class Pipeline:
         self._feed = feed
         self._hold = hold
         self._suspects = asyncio.Lock()
+        self._ended = ended
+        self._retired = asyncio.Event()
         self.held_by: Reason | None = None
+
+    def retire(self) -> None:
+        """Let go of images that wait for something to be mended; the next scan finds them again."""
+        self._retired.set()
 
     async def process(self, found: FoundFile, slot: Slot, model: str) -> None:
         """Bring one file to its end state: done, failed with a reason, or vanished.
@@ -184,18 +191,26 @@ class Pipeline:
         while True:
             try:
                 async with self._engine.registry.lease(model) as lease:
-                    return await _to_its_end(self._segment, found, lease)
+                    return await to_its_end(self._segment, found, lease)
             except SegmentdError as error:
                 if error.reason not in HOLD_REASONS:
                     raise
-                await self._wait(error, slot)
+                if not self._retired.is_set():
+                    await self._wait(error, slot)
+                if self._retired.is_set():
+                    raise SegmentdError(Reason.IMAGE_CHANGED, "the watch was changed") from error
 
     async def _wait(self, error: SegmentdError, slot: Slot) -> None:
         """Wait a little for the cause to go, say why meanwhile, and keep nobody else waiting."""
         self.held_by = error.reason
         self._hold(error.message)
         slot.release()
-        await asyncio.sleep(HOLD_SECONDS)
+        if self._retired.is_set():
+            await asyncio.sleep(HOLD_SECONDS)
+        else:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(HOLD_SECONDS):
+                    await self._retired.wait()
         await slot.acquire()
 
     def _go_on(self) -> None:
@@ -281,13 +296,4 @@ class Pipeline:
         self._go_on()
         crashpoints.reach("before-notify")
         self._feed.notify()
-
-
-async def _to_its_end(work: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
-    """As `asyncio.to_thread`, but a cancellation waits for the thread: it has files in hand."""
-    thread = asyncio.ensure_future(asyncio.to_thread(work, *args, **options))
-    try:
-        return await asyncio.shield(thread)
-    except asyncio.CancelledError:
-        await asyncio.wait([thread])
-        raise
+        self._ended(records)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -9,6 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +33,8 @@ STREAM_ABOVE_BYTES = 128 << 20
 MAX_ROW_BLOCK = 1024
 IMAGE_OUTPUTS = ("image",)
 
+P = ParamSpec("P")
+T = TypeVar("T")
 Report = Callable[[PlaneIndex], None]
 
 
@@ -217,3 +221,13 @@ def _record_of(image: OpenImage, card: ModelCard, page: int, index: PlaneIndex, 
         device_reason=tally.device_reason,
         compute_seconds=tally.compute_seconds,
     )
+
+
+async def to_its_end(work: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
+    """As `asyncio.to_thread`, but a cancellation waits for the thread: it has files in hand."""
+    thread = asyncio.ensure_future(asyncio.to_thread(work, *args, **options))
+    try:
+        return await asyncio.shield(thread)
+    except asyncio.CancelledError:
+        await asyncio.wait([thread])
+        raise

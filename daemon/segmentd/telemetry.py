@@ -17,8 +17,8 @@ import os
 import sys
 import threading
 import time
-from collections import Counter, defaultdict
-from collections.abc import Iterator, MutableMapping
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -157,6 +157,32 @@ class Meter:
         """Return all counters."""
         with self._lock:
             return dict(self._counts)
+
+
+class LastMinute:
+    """How many images ended in the last minute, and how many of their pixels were segmented.
+
+    Belongs to one event loop. `clock` returns monotonic seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        # Second, images, pixels; one entry for each second with news.
+        self._seconds: deque[tuple[int, int, int]] = deque(maxlen=60)
+
+    def add(self, pixels: int) -> None:
+        """Note an image that ended."""
+        now, images = int(self._clock()), 1
+        if self._seconds and self._seconds[-1][0] == now:
+            _, earlier, counted = self._seconds.pop()
+            images, pixels = images + earlier, pixels + counted
+        self._seconds.append((now, images, pixels))
+
+    def totals(self) -> tuple[int, int]:
+        """Return images and pixels of the last minute."""
+        since = int(self._clock()) - 60
+        recent = [entry for entry in self._seconds if entry[0] > since]
+        return sum(entry[1] for entry in recent), sum(entry[2] for entry in recent)
 
 
 METER = Meter()

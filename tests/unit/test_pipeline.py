@@ -406,3 +406,19 @@ async def test_a_broken_journal_ends_it(bench: Bench, hooks: Hooks) -> None:
     with pytest.raises(SegmentdError) as error:
         await bench.process(bench.found())
     assert error.value.reason is Reason.JOURNAL_NOT_WRITABLE
+
+
+async def test_an_image_that_waits_is_let_go_when_its_watch_changes(
+    bench: Bench, hooks: Hooks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "HOLD_SECONDS", 3600.0)
+    bench.write()
+    hooks.commit.append(failing(Reason.RESULTS_NOT_WRITABLE))
+
+    def change() -> None:  # while it waits
+        asyncio.get_running_loop().call_soon(bench.pipeline.retire)
+
+    bench.while_held = change
+    await bench.process(bench.found())
+    assert (len(bench.held), bench.reason, bench.events()) == (1, "", [])
+    assert not bench.journal.known("hot", b"a.tif", bench.found().stamp)

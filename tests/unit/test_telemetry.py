@@ -142,3 +142,17 @@ def test_counters_lose_nothing_between_threads() -> None:
         thread.join()
     assert meter.counts() == {"planes": 4000, "bytes": 12000}
     assert meter.stages()["read"].count == 4000
+
+
+def test_the_last_minute_is_counted_and_forgotten() -> None:
+    now = 100.0
+    minute = telemetry.LastMinute(lambda: now)
+    assert minute.totals() == (0, 0)
+    for seconds, pixels in ((0.0, 10), (0.5, 20), (30.0, 0), (59.0, 5)):
+        now = 100.0 + seconds
+        minute.add(pixels)
+    assert minute.totals() == (4, 35)
+    now = 160.0
+    assert minute.totals() == (2, 5)
+    now = 1000.0
+    assert minute.totals() == (0, 0)

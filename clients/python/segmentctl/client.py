@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Literal
 from segmentctl import upload
 from segmentctl.assemble import Planes, UInt8Array, assemble
 from segmentctl.errors import translated
-from segmentctl.resources import DEFAULT_ADDRESS, ResourceClient, within
+from segmentctl.names import within
+from segmentctl.resources import DEFAULT_ADDRESS, ResourceClient
 from segmentctl.subscription import Interrupted, Subscription
 from segmentd.v1 import pixels_pb2, segmentation_service_pb2_grpc
 from segmentd.v1 import segmentation_service_pb2 as messages

@@ -112,6 +112,8 @@ def _code_name(number: int) -> str:
 
 def _unreachable(address: str, details: str) -> str:
     cause = details.rpartition(": ")[2]  # what comes before is gRPC's own bookkeeping
+    if "[" not in cause:
+        cause = cause.rstrip("]")  # that of the bookkeeping
     return (
         f"No segmentd answers at {address} ({cause}). Start it with `segmentd run`, or give the "
         "address that it printed after READY: --address HOST:PORT or SEGMENTCTL_ADDRESS."

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from typing import Self
+from typing import Self, Unpack
+
+from google.protobuf.field_mask_pb2 import FieldMask
 
 from segmentctl.calls import Calls, open_channel
+from segmentctl.names import within
+from segmentctl.watch_fields import WatchChanges, WatchFields, as_message
 from segmentd.v1 import (
     model_service_pb2,
     model_service_pb2_grpc,
@@ -21,7 +26,7 @@ _LOAD_SECONDS = 600.0
 
 
 class ResourceClient:
-    """The part of `Client` that looks things up and says which models stay in memory."""
+    """The part of `Client` that looks after the daemon, its models and its watches."""
 
     def __init__(self, address: str, timeout: float) -> None:
         self.address = address
@@ -83,7 +88,83 @@ class ResourceClient:
         found: watch_service_pb2.Watch = self._calls.ask(self._watches.GetWatch, request)
         return found
 
+    def create_watch(
+        self,
+        watch_id: str,
+        folder: str | bytes | os.PathLike[str],
+        model: str,
+        *,
+        validate_only: bool = False,
+        timeout: float = _LOAD_SECONDS,
+        **fields: Unpack[WatchFields],
+    ) -> watch_service_pb2.Watch:
+        """Make a watch, which takes up images at once and survives restarts of the daemon.
 
-def within(collection: str, name: str) -> str:
-    """Give the resource name for an id; a resource name stays as it is."""
-    return name if name.startswith(f"{collection}/") else f"{collection}/{name}"
+        Parameters
+        ----------
+        watch_id : str
+            Its id: lower-case letters, digits and hyphens.
+        folder : path
+            The folder to watch: absolute, on the daemon's machine.
+        model : str
+            Id, display name or resource name of the model.
+        validate_only : bool
+            Only check; the answer is what the watch would be.
+        timeout : float
+            Seconds that the call may take; the model may have to be loaded.
+        **fields
+            More of the watch; see `segmentctl.watch_fields.WatchFields`.
+        """
+        message, _ = as_message({**fields, "folder": folder, "model": model})
+        request = watch_service_pb2.CreateWatchRequest(
+            watch=message, watch_id=watch_id, validate_only=validate_only
+        )
+        made: watch_service_pb2.Watch = self._calls.ask(self._watches.CreateWatch, request, timeout)
+        return made
+
+    def update_watch(
+        self,
+        watch: str,
+        *,
+        etag: str = "",
+        validate_only: bool = False,
+        timeout: float = _LOAD_SECONDS,
+        **fields: Unpack[WatchChanges],
+    ) -> watch_service_pb2.Watch:
+        """Change fields of a watch; images taken up from now on are done in the new way.
+
+        Parameters
+        ----------
+        watch : str
+            Id or resource name.
+        etag : str
+            That of the watch as it was read: fail if it has changed since (`WATCH_CHANGED`).
+        validate_only, timeout
+            As for `create_watch`.
+        **fields
+            What to change; None takes a field back to its default.
+        """
+        message, paths = as_message(fields)
+        message.name, message.etag = within("watches", watch), etag
+        request = watch_service_pb2.UpdateWatchRequest(
+            watch=message, update_mask=FieldMask(paths=paths), validate_only=validate_only
+        )
+        changed: watch_service_pb2.Watch = self._calls.ask(self._watches.UpdateWatch, request, timeout)
+        return changed
+
+    def pause_watch(self, watch: str, *, etag: str = "") -> watch_service_pb2.Watch:
+        """Have a watch take up nothing more until it is resumed; what is in work is finished."""
+        request = watch_service_pb2.PauseWatchRequest(name=within("watches", watch), etag=etag)
+        paused: watch_service_pb2.Watch = self._calls.ask(self._watches.PauseWatch, request)
+        return paused
+
+    def resume_watch(self, watch: str, *, etag: str = "") -> watch_service_pb2.Watch:
+        """Have a paused watch go on."""
+        request = watch_service_pb2.ResumeWatchRequest(name=within("watches", watch), etag=etag)
+        resumed: watch_service_pb2.Watch = self._calls.ask(self._watches.ResumeWatch, request)
+        return resumed
+
+    def delete_watch(self, watch: str, *, etag: str = "") -> None:
+        """Delete a watch; its images, results and history stay."""
+        request = watch_service_pb2.DeleteWatchRequest(name=within("watches", watch), etag=etag)
+        self._calls.ask(self._watches.DeleteWatch, request)

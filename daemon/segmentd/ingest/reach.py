@@ -40,7 +40,9 @@ class Disk:
         work = functools.partial(function, *args, **kwargs)
         doing = asyncio.get_running_loop().run_in_executor(self._thread, work)
         try:
-            return await asyncio.wait_for(doing, HANG_SECONDS)
+            # Not `wait_for`: before Python 3.12 it may swallow that we are cancelled.
+            async with asyncio.timeout(HANG_SECONDS):
+                return await doing
         except OSError as error:
             why = error.strerror or f"no answer for {HANG_SECONDS:g} seconds"
             raise OutOfReachError(f"{self._folder} cannot be read ({why})") from error

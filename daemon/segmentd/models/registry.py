@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
+from hashlib import sha256
 from pathlib import Path
 
 from segmentd.errors import Reason, SegmentdError
@@ -26,9 +29,13 @@ class ModelState(StrEnum):
 
 @dataclass(eq=False)
 class ModelEntry:
-    """One model file, as the daemon knows it; `card` is None while it could never be read."""
+    """One model file, as the daemon knows it; `card` is None while it could never be read.
+
+    `id` is the model's id in the API, which no other model of the registry has.
+    """
 
     path: Path
+    id: str = ""
     card: ModelCard | None = None
     state: ModelState = ModelState.UNLOADED
     fault: Fault | None = None
@@ -37,9 +44,14 @@ class ModelEntry:
     loading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
-    def id(self) -> str:
+    def own_id(self) -> str:
         """The card's id; while there is no card, what the file name makes of it."""
         return self.card.id if self.card else bundle.slug(self.path.stem)
+
+    @property
+    def content(self) -> str:
+        """The model's digest; while there is no card, a digest of the path."""
+        return self.card.digest if self.card else sha256(os.fsencode(self.path)).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -70,15 +82,15 @@ class Registry:
         self._unload = unload
         self._entries: dict[Path, ModelEntry] = {}
 
-    async def list(self) -> list[ModelEntry]:
-        """All models, read anew from the folder, by id."""
+    async def list(self) -> Sequence[ModelEntry]:
+        """All models, read anew from the folder, by id; each id is there once."""
         for path in await asyncio.to_thread(self._files):
             self._entries.setdefault(path, ModelEntry(path))
         for entry in list(self._entries.values()):
             await asyncio.to_thread(_refresh, entry)
             if entry.stamp is None and entry.state is not ModelState.ACTIVE and not entry.leases:
                 self._entries.pop(entry.path, None)
-        return sorted(self._entries.values(), key=lambda entry: (entry.id, str(entry.path)))
+        return self._distinct()
 
     async def find(self, reference: str) -> ModelEntry:
         """The model of that id, display name or path.
@@ -98,17 +110,18 @@ class Registry:
                 raise SegmentdError(
                     Reason.MODEL_NOT_FOUND, f"{path}: there is no such model file", resource=reference
                 )
+            self._distinct()
             return entry
         entries = await self.list()
         named = [entry for entry in entries if entry.id == reference]
-        named = named or [e for e in entries if e.card and e.card.display_name == reference]
+        named = named or [e for e in entries if e.card and reference in (e.own_id, e.card.display_name)]
         if len(named) == 1:
             return named[0]
         if named:
-            paths = ", ".join(str(entry.path) for entry in named)
+            choice = ", ".join(f"{entry.id} ({entry.path})" for entry in named)
             raise SegmentdError(
                 Reason.MODEL_AMBIGUOUS,
-                f"model '{reference}' is ambiguous: {paths}; name one of them by its path or rename one",
+                f"model '{reference}' is ambiguous: {choice}; name one of them by its id or path",
                 resource=reference,
             )
         known = ", ".join(entry.id for entry in entries) or "none"
@@ -170,6 +183,23 @@ class Registry:
             entry.state = ModelState.FAILED
             raise
         entry.state, entry.stamp, entry.fault = ModelState.ACTIVE, stamp, None
+
+    def _distinct(self) -> Sequence[ModelEntry]:
+        """Give every model an id of its own; returns one entry for each model, by id.
+
+        Files with the same model are one, that in use if there is one. Different models that claim one id
+        are told apart by the start of their digest; a file that cannot be read takes no id from others.
+        """
+        models: dict[tuple[str, str], ModelEntry] = {}
+        for entry in sorted(self._entries.values(), key=lambda e: (e.state is not ModelState.ACTIVE, e.path)):
+            models.setdefault((entry.own_id, entry.content), entry)
+        claims = Counter(entry.own_id for entry in models.values())
+        sound_claims = Counter(entry.own_id for entry in models.values() if entry.card)
+        for entry in self._entries.values():
+            claimed = sound_claims if entry.card else claims
+            alone = claimed[entry.own_id] == 1
+            entry.id = entry.own_id if alone else f"{entry.own_id}-{entry.content[:8]}"
+        return sorted(models.values(), key=lambda entry: entry.id)
 
     def _files(self) -> Sequence[Path]:
         found = self.folder.iterdir() if self.folder.is_dir() else []

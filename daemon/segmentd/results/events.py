@@ -13,6 +13,12 @@ from segmentd.records import ResultEvent
 from segmentd.results.journal_schema import journal_errors, open_reader, transaction
 from segmentd.results.payload import decode_segmentation
 
+# The condition as the index over failed events has it, word for word.
+_FAILURES = """
+SELECT number, payload FROM events WHERE json_extract(payload, '$.state') = 'FAILED'
+ORDER BY number DESC LIMIT ?
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class EventPage:
@@ -60,6 +66,12 @@ class EventReader:
         events = self.events(number - 1, 1)
         return events[0] if events and events[0].number == number else None
 
+    def failures(self, limit: int) -> list[ResultEvent]:
+        """Read the last events of images that failed, the latest first."""
+        with self._connection() as connection:
+            rows = connection.execute(_FAILURES, (limit,)).fetchall()
+        return [_event(*row) for row in rows]
+
     def page(
         self, limit: int, token: int | None = None, watch: str | None = None, *, newest_first: bool = True
     ) -> EventList:
@@ -81,6 +93,11 @@ class EventReader:
     def oldest_number(self) -> int:
         """Return the number of the oldest event kept; one more than the last if none is."""
         return self._bounds()[1]
+
+    def size_bytes(self) -> int:
+        """Return the room that the journal takes on disk."""
+        files = (self._path, self._path.with_name(f"{self._path.name}-wal"))
+        return sum(file.stat().st_size for file in files if file.exists())
 
     def close(self) -> None:
         """Close the connections; those in use are closed when they are given back."""

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Self
+from typing import IO, Self, TypeVar
 
 from segmentd import crashpoints, telemetry
 from segmentd.errors import Reason, SegmentdError
@@ -34,6 +34,8 @@ from segmentd.results.journal_schema import (
 from segmentd.results.payload import encode_segmentation
 from segmentd.results.published import PublishedFile, ResultFault
 from segmentd.results.reserve import Reserve
+
+T = TypeVar("T")
 
 _DELETE_AT_ONCE = 5000
 _SECONDS_PER_DAY = 86_400
@@ -142,6 +144,11 @@ class Journal(ImageReader):
                     writes, self._waiting = self._waiting, []
                 self._commit(writes)
         return write.done.result()
+
+    def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `work` on the writing connection in a transaction of its own; errors as in `record_many`."""
+        with self._write_lock, self._writing():
+            return work(self._writer)
 
     def known(self, watch: str, path: bytes, stamp: FileStamp) -> bool:
         """Whether this path with this stamp has ended and needs no work; answered from memory."""

@@ -85,4 +85,12 @@ _RENAMES_AND_RESULTS: Step = (
     _list_published,
 )
 
-STEPS: tuple[Step, ...] = (_TABLES, _RENAMES_AND_RESULTS)
+_WATCHES_OVER_THE_API: Step = (
+    # settings are JSON with the keys of [[watch]]
+    "CREATE TABLE watches (id TEXT PRIMARY KEY, settings TEXT NOT NULL) WITHOUT ROWID",
+    # paused watches, also those of the configuration file
+    "CREATE TABLE pauses (watch TEXT PRIMARY KEY) WITHOUT ROWID",
+    "CREATE INDEX failed_events ON events (number) WHERE json_extract(payload, '$.state') = 'FAILED'",
+)
+
+STEPS: tuple[Step, ...] = (_TABLES, _RENAMES_AND_RESULTS, _WATCHES_OVER_THE_API)

@@ -44,10 +44,13 @@ CODES: dict[Reason, grpc.StatusCode] = {
     Reason.MODEL_EXISTS: _Code.ALREADY_EXISTS,
     Reason.WATCH_NOT_FOUND: _Code.NOT_FOUND,
     Reason.WATCH_EXISTS: _Code.ALREADY_EXISTS,
+    Reason.WATCH_READ_ONLY: _Code.FAILED_PRECONDITION,
+    Reason.WATCH_CHANGED: _Code.ABORTED,
     Reason.SEGMENTATION_NOT_FOUND: _Code.NOT_FOUND,
     Reason.RESULT_UNAVAILABLE: _Code.FAILED_PRECONDITION,
     Reason.BAD_FIELD: _Code.INVALID_ARGUMENT,
     Reason.FOLDER_OUTSIDE_ROOTS: _Code.PERMISSION_DENIED,
+    Reason.FOLDER_UNREACHABLE: _Code.FAILED_PRECONDITION,
     Reason.PLANE_TOO_LARGE: _Code.RESOURCE_EXHAUSTED,
     Reason.DEVICE_BUSY: _Code.RESOURCE_EXHAUSTED,
     Reason.DEVICE_UNAVAILABLE: _Code.FAILED_PRECONDITION,
@@ -71,6 +74,8 @@ _RESOURCE_TYPES = {
     Reason.MODEL_EXISTS: "segmentd/Model",
     Reason.WATCH_NOT_FOUND: "segmentd/Watch",
     Reason.WATCH_EXISTS: "segmentd/Watch",
+    Reason.WATCH_READ_ONLY: "segmentd/Watch",
+    Reason.WATCH_CHANGED: "segmentd/Watch",
     Reason.SEGMENTATION_NOT_FOUND: "segmentd/Segmentation",
 }
 _log = telemetry.get_logger(__name__)

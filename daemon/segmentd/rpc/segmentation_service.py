@@ -55,7 +55,7 @@ class SegmentationService(segmentation_service_pb2_grpc.SegmentationServiceServi
     async def ListSegmentations(
         self, request: pb.ListSegmentationsRequest, context: Context
     ) -> pb.ListSegmentationsResponse:
-        watch = self._watch(request.parent)
+        watch = await self._watch(request.parent)
         after, size = page_start(request.page_token), page_size(request.page_size)
         events = await asyncio.to_thread(self._journal.events, after, size + 1, watch)
         page = events[:size]
@@ -78,7 +78,7 @@ class SegmentationService(segmentation_service_pb2_grpc.SegmentationServiceServi
     async def SubscribeSegmentations(
         self, request: pb.SubscribeSegmentationsRequest, context: Context
     ) -> AsyncIterator[pb.SubscribeSegmentationsResponse]:
-        watch = self._watch(request.parent)
+        watch = await self._watch(request.parent)
         start: Literal["new", "oldest"] = "oldest" if request.start == request.START_OLDEST else "new"
         await context.send_initial_metadata(())
         self.subscribers += 1
@@ -134,11 +134,17 @@ class SegmentationService(segmentation_service_pb2_grpc.SegmentationServiceServi
         found = [pb.Postprocessing(**asdict(entry)) for entry in postprocessings()]
         return pb.ListPostprocessingsResponse(postprocessings=found)
 
-    def _watch(self, parent: str) -> str | None:
+    async def _watch(self, parent: str) -> str | None:
+        """Id of the watch, None for all; one that was deleted is known as long as it has segmentations."""
         watch = resource_id(parent, "watches", "parent")
         if watch == "-":
             return None
-        return self._watches.get(watch).spec.id
+        try:
+            return self._watches.get(watch).spec.id
+        except SegmentdError:
+            if not await asyncio.to_thread(self._journal.events, 0, 1, watch):
+                raise
+            return watch
 
     async def _event(self, name: str) -> ResultEvent:
         watch, number = event_number(name)

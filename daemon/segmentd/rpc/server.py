@@ -76,7 +76,7 @@ class Server:
         )
         self._health = health.aio.HealthServicer()
         self._segmentations = segmentations = SegmentationService(engine, watches, journal, feed)
-        server = ServerService(engine, journal, feed, lambda: segmentations.subscribers)
+        server = ServerService(engine, watches, journal, feed, lambda: segmentations.subscribers)
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(
             ModelService(engine.registry, engine.lane.name), self._grpc
         )

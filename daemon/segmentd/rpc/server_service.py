@@ -3,24 +3,38 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Callable
 
 from segmentd import __version__
+from segmentd.errors import Reason
 from segmentd.pipeline import Engine
+from segmentd.records import Fault, ResultEvent
 from segmentd.results.feed import Feed
 from segmentd.results.journal import Journal
-from segmentd.rpc.convert import duration, timestamp
+from segmentd.rpc.convert import duration, printable, timestamp
 from segmentd.rpc.faults import Context, bad_field
 from segmentd.v1 import server_service_pb2 as pb
 from segmentd.v1 import server_service_pb2_grpc
+from segmentd.watches import Watches
+
+SHOWN_FAILURES = 5
 
 
 class ServerService(server_service_pb2_grpc.ServerServiceServicer):
     """Tells version, devices, load and the state of the journal."""
 
-    def __init__(self, engine: Engine, journal: Journal, feed: Feed, subscribers: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        watches: Watches,
+        journal: Journal,
+        feed: Feed,
+        subscribers: Callable[[], int],
+    ) -> None:
         self._engine = engine
+        self._watches = watches
         self._journal = journal
         self._feed = feed
         self._subscribers = subscribers
@@ -30,9 +44,16 @@ class ServerService(server_service_pb2_grpc.ServerServiceServicer):
     async def GetServer(self, request: pb.GetServerRequest, context: Context) -> pb.Server:
         if request.name != "server":
             raise bad_field("name", f"'{request.name}' must be 'server'")
-        last, oldest = await asyncio.to_thread(
-            lambda: (self._journal.last_number(), self._journal.oldest_number())
+        journal = self._journal
+        last, oldest, size, failures = await asyncio.to_thread(
+            lambda: (
+                journal.last_number(),
+                journal.oldest_number(),
+                journal.size_bytes(),
+                journal.failures(SHOWN_FAILURES),
+            )
         )
+        loads = [watch.load() for watch in self._watches.list()]
         return pb.Server(
             name="server",
             version=__version__,
@@ -52,4 +73,21 @@ class ServerService(server_service_pb2_grpc.ServerServiceServicer):
             last_event_number=last,
             oldest_cursor=self._feed.cursor(max(0, oldest - 1)),
             subscriber_count=self._subscribers(),
+            waiting_count=sum(load.waiting for load in loads),
+            images_per_minute=sum(load.images_last_minute for load in loads),
+            megapixels_per_second=sum(load.pixels_last_minute for load in loads) / 60e6,
+            recent_failures=map(_failure, failures),
+            journal_size_bytes=size,
         )
+
+
+def _failure(event: ResultEvent) -> pb.Server.Failure:
+    record = event.segmentation
+    fault = record.fault or Fault(Reason.INTERNAL, "")
+    return pb.Server.Failure(
+        segmentation=event.name,
+        source_display=printable(record.source),
+        reason=fault.reason,
+        message=printable(os.fsencode(fault.message)),
+        create_time=timestamp(record.create_time),
+    )

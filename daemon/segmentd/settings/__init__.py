@@ -10,6 +10,7 @@ from segmentd.settings.schema import (
     ServerSettings,
     WatchSettings,
 )
+from segmentd.settings.tables import check_watch, given_keys
 
 __all__ = [
     "CONFIG_VARIABLE",
@@ -19,6 +20,8 @@ __all__ = [
     "ServerSettings",
     "Settings",
     "WatchSettings",
+    "check_watch",
+    "given_keys",
     "load",
     "parse",
 ]

@@ -76,7 +76,7 @@ def lines(error: ValidationError, table: str, known: Iterable[str]) -> list[str]
     error : ValidationError
         What pydantic found wrong with it.
     table : str
-        The table as TOML names it, `server` or `watch[0]`.
+        The table as TOML names it, `server` or `watch[0]`; "" for the bare key.
     known : iterable of str
         The keys that the table may have.
     """
@@ -85,7 +85,8 @@ def lines(error: ValidationError, table: str, known: Iterable[str]) -> list[str]
 
 def _problem(detail: ErrorDetails, table: str, known: Iterable[str]) -> str:
     kind, location = detail["type"], detail["loc"]
-    key = table + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
+    key = f"{table}{path}".removeprefix(".")
     if kind == "extra_forbidden":
         return unknown(key, detail["input"], str(location[-1]), known)
     rule = _RULES.get(kind, "")

@@ -107,10 +107,17 @@ def _is_loopback(host: str) -> bool:
 
 
 def _make_absolute(value: Any, info: ValidationInfo) -> Path:
-    """Expand `~` and resolve against the configuration's folder; symbolic links stay as written."""
+    """Expand `~` and resolve against the context's `base`; symbolic links stay as written.
+
+    A base of None takes absolute paths only: what `~` or a relative path means is the caller's, not ours.
+    """
     if not isinstance(value, str) or not value or "\0" in value:
         raise broken("must be a path: a text that is not empty")
     base = (info.context or {}).get("base", Path.cwd())
+    if base is None:
+        if not value.startswith("/"):
+            raise broken("must be an absolute path")
+        return Path(os.path.normpath(value))
     try:
         return Path(os.path.normpath(base / Path(value).expanduser()))
     except RuntimeError:

@@ -69,8 +69,40 @@ async def test_a_name_of_several_models_is_refused_with_their_paths(
     assert error.reason is Reason.MODEL_AMBIGUOUS
     for path in paths:
         assert str(path) in error.message
-    tiny_model.save(tmp_path / "c.segmodel", "a", "Third")
-    assert (await refused(registry, "a")).reason is Reason.MODEL_AMBIGUOUS
+
+
+async def test_two_models_with_one_id_are_listed_under_an_id_of_their_own(
+    registry: Registry, tmp_path: Path
+) -> None:
+    paths = [tiny_model.save(tmp_path / f"{seed}.segmodel", "a", "A", seed) for seed in (0, 1)]
+    ids = {entry.id: entry.path for entry in await registry.list()}
+    assert ids == {f"a-{tiny_model.model(seed).card.digest[:8]}": paths[seed] for seed in (0, 1)}
+    for name, path in ids.items():
+        assert (await registry.find(name)).path == path
+    for reference in ("a", "A"):
+        error = await refused(registry, reference)
+        assert error.reason is Reason.MODEL_AMBIGUOUS
+        assert all(name in error.message for name in ids)
+    paths[1].unlink()
+    assert [entry.id for entry in await registry.list()] == ["a"]
+
+
+async def test_a_model_that_lies_in_two_places_is_one(registry: Registry, tmp_path: Path) -> None:
+    tiny_model.save(tmp_path / "a.segmodel")
+    copy = tiny_model.save(tmp_path / "elsewhere" / "copy.segmodel")
+    await registry.load(str(copy))
+    (entry,) = await registry.list()
+    assert (entry.id, entry.path, entry.state) == ("cells", copy, ModelState.ACTIVE)
+    assert await registry.find("cells") is entry
+
+
+async def test_a_broken_file_takes_no_id_from_a_model(registry: Registry, tmp_path: Path) -> None:
+    path = tiny_model.save(tmp_path / "good.segmodel")
+    (tmp_path / "cells.segmodel").write_bytes(b"x")
+    listed = await registry.list()
+    assert [entry.id == "cells" for entry in listed] == [True, False]
+    assert listed[1].id.startswith("cells-")
+    assert (await registry.find("cells")).path == path
 
 
 async def test_what_is_not_there_says_what_is(registry: Registry, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import grpc
 import numpy as np
 import pytest
 from google.protobuf import any_pb2
+from google.protobuf.empty_pb2 import Empty
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
@@ -61,6 +62,7 @@ class FakeDaemon(
         self.cut_with = "abort"
         self.requests: list[pb.SubscribeSegmentationsRequest] = []
         self.uploads: list[Any] = []
+        self.watch_requests: list[Any] = []
         self.silent = False
         self.port = 0
         self.start()
@@ -234,6 +236,13 @@ class FakeDaemon(
         device = server_service_pb2.Server.Device(name="cpu", display_name="a processor", thread_count=2)
         server = server_service_pb2.Server(name=request.name, version="1.2.3", devices=[device])
         server.uptime.FromSeconds(3700)
+        server.journal_size_bytes, server.images_per_minute = 3 << 20, 12
+        server.recent_failures.add(
+            segmentation="watches/plate/segmentations/s4",
+            source_display="bad.tif",
+            reason="IMAGE_CORRUPT",
+            message="it is damaged",
+        )
         return server
 
     def ListModels(self, request, context):  # noqa: N802
@@ -267,7 +276,28 @@ class FakeDaemon(
         return watch_service_pb2.ListWatchesResponse(watches=[watch])
 
     def GetWatch(self, request, context):  # noqa: N802
-        return watch_service_pb2.Watch(name=request.name)
+        return watch_service_pb2.Watch(name=request.name, mode_reason="a share", mode=2, tile_pixels=64)
+
+    def CreateWatch(self, request, context):  # noqa: N802
+        self.watch_requests.append(request)
+        if request.watch_id == "taken":
+            abort(context, "ALREADY_EXISTS", "WATCH_EXISTS", "there is a watch 'taken' already")
+        answer = watch_service_pb2.Watch(name=f"watches/{request.watch_id}", folder_display="/data/new")
+        return answer
+
+    def UpdateWatch(self, request, context):  # noqa: N802
+        self.watch_requests.append(request)
+        return request.watch
+
+    def PauseWatch(self, request, context):  # noqa: N802
+        self.watch_requests.append(request)
+        return watch_service_pb2.Watch(name=request.name, state=watch_service_pb2.Watch.STATE_PAUSED)
+
+    ResumeWatch = PauseWatch
+
+    def DeleteWatch(self, request, context):  # noqa: N802
+        self.watch_requests.append(request)
+        return Empty()
 
     def _model(self, name: str) -> model_service_pb2.Model:
         return model_service_pb2.Model(

@@ -178,7 +178,11 @@ def test_submit_with_a_wrong_model_says_so_once(run: Any, tmp_path: Path) -> Non
 def test_status(run: Any) -> None:
     text = run("status").stdout
     assert "1.2.3" in text and "cpu, a processor, 2 threads" in text and "1 h 1 min" in text
+    assert "12 images, 0.00 Mpx/s" in text and "3.0 MiB" in text
+    assert "unreachable: the share is gone" in text and "IMAGE_CORRUPT: it is damaged" in text
     fields = json.loads(run("status", "--json").stdout)
+    assert [watch["name"] for watch in fields["watches"]] == ["watches/plate"]
+    assert fields["recent_failures"][0]["source_display"] == "bad.tif"
     assert fields["version"] == "1.2.3"
     assert fields["devices"][0]["thread_count"] == 2
     assert fields["planes_in_flight"] == 0
@@ -203,6 +207,54 @@ def test_watches(run: Any) -> None:
     assert "plate" in text and "unreachable: the share is gone" in text and "poll" in text
     (watch,) = json.loads(run("watch", "list", "--json").stdout)
     assert (watch["state"], watch["done_count"]) == ("STATE_UNREACHABLE", 7)
+
+
+def test_a_watch_is_made_of_what_is_given(daemon: Any, run: Any, tmp_path: Path) -> None:
+    options = ("--include", "*.tif", "--include", "*.png", "--flat", "--settle-seconds", "0.5")
+    made = run("watch", "create", "new", "--folder", str(tmp_path), "--model", "cells", *options)
+    assert made.stdout == "new watches /data/new.\n"
+    (request,) = daemon.watch_requests
+    watch = request.watch
+    assert (request.watch_id, watch.folder, watch.model) == ("new", bytes(tmp_path), "models/cells")
+    assert (list(watch.include_globs), watch.recursive) == (["*.tif", "*.png"], False)
+    assert watch.settle_duration.nanos == 500_000_000
+    assert not any(watch.HasField(name) for name in ("border_pixels", "tile_pixels", "give_up_duration"))
+    assert (list(watch.outputs), watch.results_folder, request.validate_only) == ([], b"", False)
+    relative = run("watch", "create", "x", "--folder", "here", "--model", "m", "--dry-run", "--json")
+    assert json.loads(relative.stdout)["name"] == "watches/x"
+    assert daemon.watch_requests[-1].watch.folder == bytes(Path.cwd() / "here")
+    assert daemon.watch_requests[-1].validate_only
+    taken = run("watch", "create", "taken", "--folder", "/in", "--model", "m")
+    assert (taken.exit_code, taken.stderr) == (1, "segmentctl: there is a watch 'taken' already\n")
+    assert run("watch", "create", "new", "--folder", "/in").exit_code == 2
+
+
+def test_a_watch_is_changed_where_options_are_given(daemon: Any, run: Any) -> None:
+    options = ("--model", "other", "--min-confidence", "0", "--default", "tile", "--etag", "e1")
+    assert (
+        run("watch", "update", "new", *options, "--default", "settle-seconds").stdout == "new is changed.\n"
+    )
+    (request,) = daemon.watch_requests
+    assert sorted(request.update_mask.paths) == ["min_confidence", "model", "settle_duration", "tile_pixels"]
+    assert (request.watch.name, request.watch.etag, request.watch.model) == (
+        "watches/new",
+        "e1",
+        "models/other",
+    )
+    assert not request.watch.HasField("tile_pixels")
+    for nonsense in ((), ("--default", "folder"), ("--tile", "x")):
+        assert run("watch", "update", "new", *nonsense).exit_code == 2
+
+
+def test_a_watch_is_paused_resumed_deleted_and_shown(daemon: Any, run: Any) -> None:
+    assert run("watch", "pause", "plate", "--etag", "e2").stdout == "plate is paused.\n"
+    assert run("watch", "resume", "watches/plate").stdout == "watches/plate goes on.\n"
+    assert "history stay" in run("watch", "delete", "plate").stdout
+    names = [(request.name, request.etag) for request in daemon.watch_requests]
+    assert names == [("watches/plate", "e2"), ("watches/plate", ""), ("watches/plate", "")]
+    shown = run("watch", "show", "plate").stdout
+    assert "poll: a share" in shown and "tile pixels" in shown
+    assert json.loads(run("watch", "show", "plate", "--json").stdout)["tile_pixels"] == 64
 
 
 def test_wrong_usage_is_exit_2(run: Any) -> None:

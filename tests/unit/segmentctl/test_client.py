@@ -105,3 +105,8 @@ def test_chunks_are_at_most_a_mebibyte() -> None:
 def test_an_answer_without_summary_is_refused() -> None:
     with pytest.raises(DaemonError, match="without a summary"):
         receive(iter([]), 2, 2, None)
+
+
+def test_a_watch_has_no_other_fields_than_those_of_the_configuration(daemon: Any) -> None:
+    with Client(daemon.address) as client, pytest.raises(TypeError, match="a watch has no tiles; it has"):
+        client.create_watch("a", "/in", "m", tiles=3)

@@ -101,3 +101,19 @@ def test_faults_of_the_connection_have_a_sentence(code: grpc.StatusCode, expecte
     error = from_rpc_error(FakeCall(code, "strange"), "here:1")
     assert expected in error.message
     assert error.code == code.name
+
+
+@pytest.mark.parametrize(
+    ("details", "cause"),
+    [
+        (
+            "errors resolving h:1: [field:x error:lookup failed for h:1: Domain name not found]",
+            "Domain name not found",
+        ),
+        ("last error: UNKNOWN: ipv4:127.0.0.1:1: Connection refused", "Connection refused"),
+        ("no route to: [::1]", "[::1]"),
+    ],
+)
+def test_the_cause_is_said_without_the_bookkeeping_around_it(details: str, cause: str) -> None:
+    error = from_rpc_error(FakeCall(grpc.StatusCode.UNAVAILABLE, details), "h:1")
+    assert error.message.startswith(f"No segmentd answers at h:1 ({cause}). Start it")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from segmentctl.cli import min_confidence, resources, submit, tail
+from segmentctl.cli import min_confidence, models, status, submit, tail, watch
 
 app = typer.Typer(
     name="segmentctl",
@@ -31,9 +31,9 @@ def _common(
     context.obj = address
 
 
-app.command("status")(resources.status)
-app.add_typer(resources.models_app, name="models")
-app.add_typer(resources.watch_app, name="watch")
+app.command("status")(status.status)
+app.add_typer(models.app, name="models")
+app.add_typer(watch.app, name="watch")
 app.command("tail")(tail.tail)
 app.command("submit")(submit.submit)
 app.command("min-confidence")(min_confidence.min_confidence)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf.json_format import MessageToDict
@@ -30,11 +29,6 @@ def event_line(result: Result) -> str:
     """Give one line of JSON for a result: its segmentation, and `number` and `cursor`."""
     fields = {"number": result.number, "cursor": result.cursor, **as_dict(result.segmentation)}
     return json.dumps(fields)
-
-
-def list_text(messages: Iterable[Message]) -> str:
-    """Give messages as one JSON array."""
-    return json.dumps([as_dict(message) for message in messages], indent=2)
 
 
 def source_text(segmentation: Segmentation) -> str:
@@ -80,3 +74,26 @@ def enum_text(message: Message, field: str) -> str:
     value = enum.values_by_number.get(getattr(message, field))
     prefix = enum.values_by_number[0].name.removesuffix("UNSPECIFIED")
     return "unknown" if value is None else value.name.removeprefix(prefix).lower()
+
+
+def with_reason(text: str, reason: str) -> str:
+    """Give a state with its reason, if there is one."""
+    return f"{text}: {reason}" if reason else text
+
+
+def bytes_text(count: int) -> str:
+    """Give a size with a sensible unit."""
+    size, units = float(count), ["B", "KiB", "MiB", "GiB"]
+    while size >= 1000 and len(units) > 1:
+        size /= 1024
+        units.pop(0)
+    return f"{size:.0f} {units[0]}" if units[0] == "B" else f"{size:.1f} {units[0]}"
+
+
+def field_text(value: Any) -> str:
+    """Give the value of a field as words."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return f"{value:.2f}" if isinstance(value, float) else str(value)
