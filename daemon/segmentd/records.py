@@ -219,12 +219,14 @@ class SegmentOptions:
     """How a plane is segmented; None means the model's own value.
 
     `border_px` and `tile_px` are in pixels (`tile_px` is the edge of the core, output tile),
-    `min_confidence` in percent.
+    `min_confidence` in percent. `pixel_size_tolerance` is the largest difference between the pixel sizes of
+    image and model, as a share of the model's; None for any.
     """
 
     border_px: int | None = None
     tile_px: int | None = None
     min_confidence: int = 0
+    pixel_size_tolerance: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +266,7 @@ class ModelCard:
     that takes the one it was trained on. `bgr`: colour images go in as blue, green, red.
     `original_border_px` is the border that the model was made with, where it has been changed since.
     `volume`: it looks at several planes of a Z stack at once.
+    `postprocessing` is what is done to labels by default: "none", or "crf".
     """
 
     id: str
@@ -289,3 +292,4 @@ class ModelCard:
     bgr: bool = False
     original_border_px: int | None = None
     volume: bool = False
+    postprocessing: str = "none"

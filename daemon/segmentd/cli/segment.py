@@ -54,6 +54,12 @@ def segment(
     overlay: Annotated[
         bool, typer.Option("--overlay", help="Also write a PNG of classes over image.")
     ] = False,
+    pixel_size_tolerance: Annotated[
+        float | None,
+        typer.Option(
+            min=0, help="Refuse images whose pixel size differs from the model's by more than this share."
+        ),
+    ] = None,
     keep_paths: Annotated[
         bool, typer.Option("--keep-paths", help="Mirror the given paths below --out.")
     ] = False,
@@ -67,9 +73,8 @@ def segment(
         exits.require_choice("--postprocessing", postprocessing, ("none",))
         exits.require_choice("--confidence", confidence, ("map",))
         outputs = FORMATS[format] + (("overlay",) if overlay else ())
-        failed = _segment(
-            images, model, out, models, (border, tile, min_confidence), threads, outputs, keep_paths
-        )
+        options = (border, tile, min_confidence, pixel_size_tolerance)
+        failed = _segment(images, model, out, models, options, threads, outputs, keep_paths)
     if failed:
         raise typer.Exit(exits.ExitCode.FAILED)
 
@@ -79,7 +84,7 @@ def _segment(
     model: str,
     out: Path,
     models: Path | None,
-    options: tuple[int | None, int | None, int],
+    options: tuple[int | None, int | None, int, float | None],
     threads: int | None,
     outputs: tuple[str, ...],
     keep_paths: bool,

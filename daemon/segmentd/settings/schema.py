@@ -95,6 +95,8 @@ class ModelSettings(Table):
 
     folder: AbsolutePath = Field(default_factory=lambda: data_home() / "models")
     """folder of the models: NAME.segmodel, and networks as .czann, .czseg, .czmodel or .onnx"""
+    training_folder: AbsolutePath | None = None
+    """folder of trainings with their images and labels; default: training, beside the folder of the journal"""
     vgg19_weights: Later = None
     """weights for the deep feature sets"""
 
@@ -141,6 +143,8 @@ class WatchSettings(Table):
     """time between looks at the whole folder beside events"""
     existing: Literal["process", "ignore"] = "process"
     """what to do with files that are there when the watch is new"""
+    pixel_size_tolerance: Annotated[float, Field(ge=0, le=10)] | None = None
+    """largest difference between pixel sizes of image and model, as a share (0.1 is 10 %); left out: any"""
     min_confidence: Annotated[int, Field(ge=0, le=100)] = 0
     """percent of confidence below which a pixel gets no label"""
     confidence: Annotated[Literal["map", "marginal"], only("map")] = "map"
@@ -185,6 +189,6 @@ class WatchSettings(Table):
             rescan_seconds=self.rescan_seconds,
             existing=self.existing,
             priority=self.priority,
-            options=SegmentOptions(self.border, self.tile, self.min_confidence),
+            options=SegmentOptions(self.border, self.tile, self.min_confidence, self.pixel_size_tolerance),
             marker_file=self.marker_file,
         )
