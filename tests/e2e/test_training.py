@@ -76,7 +76,8 @@ def test_from_strokes_to_a_model_that_another_machine_goes_on_with(
             if path.name not in (images[0].name, images[1].name):
                 path.unlink()
         (data / "classes.toml").write_text(
-            '[[class]]\nvalue = 1\nname = "background"\n[[class]]\nvalue = 2\nname = "nucleus"\ncolor = "#00FF00"\n'
+            '[[class]]\nvalue = 1\nname = "background"\n'
+            '[[class]]\nvalue = 2\nname = "nucleus"\ncolor = "#00FF00"\n'
         )
         folders = ("--images", data / "images", "--labels", data / "labels")
         run("train", *folders, "--classes", data / "classes.toml", "--out", tmp_path / "same.segmodel")
@@ -126,7 +127,9 @@ def test_from_strokes_to_a_model_that_another_machine_goes_on_with(
         assert np.array_equal(client.training_labels(training.images[0]), after)
         # The same inputs, seed and versions make the same model, here as there.
         assert client.run_training("nuclei-two").digest == refined.digest
-        third = client.add_training_image("nuclei-two", shared_data / "nuclei_bbbc039/images" / images[2].name)
+        third = client.add_training_image(
+            "nuclei-two", shared_data / "nuclei_bbbc039/images" / images[2].name
+        )
         client.set_training_labels(third.name, shared_data / "nuclei_bbbc039/scribbles" / images[2].name)
         on = client.run_training("nuclei-two")
         assert client.save_training_model("nuclei-two").version == 2
@@ -177,7 +180,9 @@ def test_classes_and_labels_move_together_and_outlive_a_restart(tmp_path: Path) 
 
 
 def test_what_does_not_fit_is_refused_and_changes_nothing(home: DaemonProcess, tmp_path: Path) -> None:
-    roots = DaemonProcess(tmp_path / "roots", tmp_path / "models", watches=[], server={"roots": [str(tmp_path / "in")]})
+    roots = DaemonProcess(
+        tmp_path / "roots", tmp_path / "models", watches=[], server={"roots": [str(tmp_path / "in")]}
+    )
     inside = write_blobs(tmp_path / "in" / "a.tif", 1)
     outside = write_blobs(tmp_path / "out" / "a.tif", 1)
     (tmp_path / "in" / "link.tif").symlink_to(outside)
@@ -262,7 +267,9 @@ def test_a_training_that_is_cancelled_leaves_the_model_before(home: DaemonProces
 
         with pytest.raises(StopError):
             client.run_training("long", stop)
-        wait_until(lambda: client.training("long").state != pb.Training.STATE_RUNNING, "the daemon ends it too")
+        wait_until(
+            lambda: client.training("long").state != pb.Training.STATE_RUNNING, "the daemon ends it too"
+        )
         client.delete_training_image(noise.name)
         assert client.run_training("long").digest != first.digest
         assert accuracy(client, image, 1) > 0.85
@@ -278,6 +285,7 @@ def test_exported_files_are_whole(home: DaemonProcess, tmp_path: Path) -> None:
         assert path.name == "whole.segmodel"
         assert bundle.load(path).card.digest == model.digest
         assert model.size_bytes == path.stat().st_size
-        assert hashlib.sha256(path.read_bytes()).hexdigest() == hashlib.sha256(
-            (home.folder / "models" / "whole.segmodel").read_bytes()
-        ).hexdigest()
+        assert (
+            hashlib.sha256(path.read_bytes()).hexdigest()
+            == hashlib.sha256((home.folder / "models" / "whole.segmodel").read_bytes()).hexdigest()
+        )

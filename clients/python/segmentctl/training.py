@@ -167,11 +167,11 @@ class TrainingClient(ModelClient):
 
     def delete_training_image(self, image: str) -> None:
         """Delete an image, given by its resource name, and its labels."""
-        self._calls.ask(
-            self._trainings.DeleteTrainingImage, messages.DeleteTrainingImageRequest(name=image)
-        )
+        self._calls.ask(self._trainings.DeleteTrainingImage, messages.DeleteTrainingImageRequest(name=image))
 
-    def set_training_labels(self, image: str, labels: Image, *, merge: bool = False) -> messages.TrainingImage:
+    def set_training_labels(
+        self, image: str, labels: Image, *, merge: bool = False
+    ) -> messages.TrainingImage:
         """Set the labels of an image: 0 is unlabelled, 1 to K are classes.
 
         Parameters

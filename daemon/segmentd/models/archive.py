@@ -60,7 +60,7 @@ def write_archive(target: BinaryIO, members: Mapping[str, bytes | Path]) -> None
 def read_archive(
     file: BinaryIO, source: str, names: re.Pattern[str] = _NAME, leave_out: str | None = None
 ) -> dict[str, bytes]:
-    """Read all members of a zip.
+    r"""Read all members of a zip.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ def read_archive(
     source : str
         What to call it in an error.
     names : pattern
-        What members may be called; `\\` separates folders as `/` does.
+        What members may be called; `\` separates folders as `/` does.
     leave_out : str, optional
         Members whose names start like this are not read.
 

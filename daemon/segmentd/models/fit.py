@@ -70,9 +70,9 @@ def check_pixel_size(card: ModelCard, size: PixelSize, tolerance: float | None, 
             continue
         raise SegmentdError(
             Reason.PIXEL_SIZE_MISMATCH,
-            f"{source}: pixels are {own:g} micrometres, model '{card.display_name}' was trained on {wanted:g}, and "
-            f"{100 * tolerance:g} % are allowed between them (pixel_size_tolerance); acquire at that magnification, "
-            "use a model for this one, or allow more",
+            f"{source}: pixels are {own:g} micrometres, model '{card.display_name}' was trained on "
+            f"{wanted:g}, and {100 * tolerance:g} % are allowed between them (pixel_size_tolerance); acquire "
+            "at that magnification, use a model for this one, or allow more",
             field="pixel_size",
             image=f"{own:g}",
             model=f"{wanted:g}",

@@ -71,8 +71,8 @@ class Library:
             if there is not None and not overwrite:
                 raise SegmentdError(
                     Reason.MODEL_EXISTS,
-                    f"there is a model '{identity}' already; allow to overwrite it, which keeps it as an older "
-                    "version, or give the new one another id",
+                    f"there is a model '{identity}' already; allow to overwrite it, which keeps it as an "
+                    "older version, or give the new one another id",
                     resource=identity,
                 )
             created = model.card.created or datetime.now(UTC).isoformat(timespec="seconds")
@@ -136,8 +136,8 @@ class Library:
             if watches and not force:
                 raise SegmentdError(
                     Reason.MODEL_IN_USE,
-                    f"model '{entry.id}' is used by watch {', '.join(watches)}; give them another model first, or "
-                    "force it",
+                    f"model '{entry.id}' is used by watch {', '.join(watches)}; give them another model "
+                    "first, or force it",
                     resource=entry.id,
                 )
             await asyncio.to_thread(versions.delete, entry.path, purge)
@@ -182,7 +182,8 @@ class Library:
         if entry.path.parent != self.registry.folder.absolute():
             raise SegmentdError(
                 Reason.MODEL_UNUSABLE,
-                f"model '{entry.id}' is the file {entry.path}, outside of the models folder; import it to change it",
+                f"model '{entry.id}' is the file {entry.path}, outside of the models folder; import it to "
+                "change it",
                 resource=entry.id,
             )
 
@@ -191,8 +192,8 @@ class Library:
         if entry.path.suffix != bundle.SUFFIX:
             raise SegmentdError(
                 Reason.MODEL_UNUSABLE,
-                f"model '{entry.id}' is the package {entry.path.name} as it came, which is left as it is; import it "
-                "with 'segmentctl models import' under another id and change that",
+                f"model '{entry.id}' is the package {entry.path.name} as it came, which is left as it is; "
+                "import it with 'segmentctl models import' under another id and change that",
                 resource=entry.id,
             )
 

@@ -1,8 +1,8 @@
 """Versions of a model file: each new one takes the name at once, the ones before stay in a hidden folder.
 
-`NAME.segmodel` is the current version. Older ones are `.versions/NAME.segmodel/000001`, and so on; the current
-version has the number after the highest of them. Every step is synced, and a crash between two of them
-leaves either the old or the new version under the name, whole.
+`NAME.segmodel` is the current version. Older ones are `.versions/NAME.segmodel/000001`, and so on; the
+current version has the number after the highest of them. Every step is synced, and a crash between two of
+them leaves either the old or the new version under the name, whole.
 """
 
 from __future__ import annotations
@@ -71,7 +71,8 @@ def find(path: Path, number: int) -> Path:
     numbers = ", ".join(str(version.number) for version in kept(path) if version.number != current) or "none"
     raise SegmentdError(
         Reason.BAD_FIELD,
-        f"version {number} of {path.name} is not kept; older ones that are: {numbers} (the last {KEPT} are kept)",
+        f"version {number} of {path.name} is not kept; older ones that are: {numbers} (the last {KEPT} are "
+        "kept)",
         field="version",
     )
 

@@ -10,8 +10,8 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from segmentd.errors import Reason, SegmentdError
-from segmentd.models.border import original_border
 from segmentd.imagefile import default_color
+from segmentd.models.border import original_border
 from segmentd.models.registry import ModelEntry
 from segmentd.records import (
     ClassInfo,

@@ -116,8 +116,8 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
         if training is None:
             raise SegmentdError(
                 Reason.TRAINING_NOT_FOUND,
-                f"the daemon has no images of model '{entry.id}': it was not trained here, or came without them; "
-                "export it without images",
+                f"the daemon has no images of model '{entry.id}': it was not trained here, or came without "
+                "them; export it without images",
                 resource=f"models/{entry.id}",
             )
         await self._trainings.pack(training, path, staged)

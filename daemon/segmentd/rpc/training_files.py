@@ -96,6 +96,7 @@ def _head(first: _Request | None) -> _Head:
 def _too_large(size: int, name: str) -> SegmentdError:
     return SegmentdError(
         Reason.IMAGE_TOO_LARGE,
-        f"{name}: {size:,} bytes or more, at most {taking_in.MAX_FILE_BYTES >> 30} GiB are taken; train on a crop",
+        f"{name}: {size:,} bytes or more, at most {taking_in.MAX_FILE_BYTES >> 30} GiB are taken; train on "
+        "a crop",
         file=name,
     )

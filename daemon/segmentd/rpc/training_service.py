@@ -58,7 +58,8 @@ class TrainingService(training_service_pb2_grpc.TrainingServiceServicer):
         if training is None:
             raise SegmentdError(
                 Reason.TRAINING_NOT_FOUND,
-                f"the daemon has no images of model '{reference}'; import the model with its images, or begin anew",
+                f"the daemon has no images of model '{reference}'; import the model with its images, or "
+                "begin anew",
                 resource=name,
             )
         return training

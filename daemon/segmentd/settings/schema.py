@@ -96,7 +96,7 @@ class ModelSettings(Table):
     folder: AbsolutePath = Field(default_factory=lambda: data_home() / "models")
     """folder of the models: NAME.segmodel, and networks as .czann, .czseg, .czmodel or .onnx"""
     training_folder: AbsolutePath | None = None
-    """folder of trainings with their images and labels; default: training, beside the folder of the journal"""
+    """folder of trainings, their images and labels; default: training, beside the folder of the journal"""
     vgg19_weights: Later = None
     """weights for the deep feature sets"""
 

@@ -65,7 +65,7 @@ def image_stem(path: Path) -> str:
 
 
 def image_suffix(name: str) -> str:
-    """The ending that tells the format, in lower case: `.ome.tif` of `x.ome.tif`; `.tif` where there is none."""
+    """The ending that tells the format, in lower case: `.ome.tif` of `x.ome.tif`, else `.tif`."""
     found = _SUFFIXES.search(name)
     return found.group().lower() if found else ".tif"
 

@@ -1,4 +1,4 @@
-"""What happens to the labels of an image: drawn, taken from masks and segmentations, moved with their classes."""
+"""What happens to labels: drawn, taken from masks and segmentations, moved with their classes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model file with the images and labels that it was trained on: made for another machine, and taken apart."""
+"""A model file with the images and labels that it was trained on: made, and taken apart elsewhere."""
 
 from __future__ import annotations
 

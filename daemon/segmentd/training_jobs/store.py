@@ -170,7 +170,8 @@ class TrainingStore:
         """The labels of an image, uint8 (Y, X)."""
         if not image.labels:
             return np.zeros((image.height, image.width), np.uint8)
-        return read_simple(self.labels_path(training, image))[0].astype(np.uint8, copy=False)
+        labels: Labels = read_simple(self.labels_path(training, image))[0].astype(np.uint8, copy=False)
+        return labels
 
     def write_labels(self, training: Training, image: ImageRecord, labels: Labels) -> ImageRecord:
         """Write labels beside those that are there; returns the record that names them, to be saved."""

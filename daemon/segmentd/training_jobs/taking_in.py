@@ -115,13 +115,14 @@ def read_label_image(pool: WorkerPool, staged: Path, name: str, image: ImageReco
             info = labels.info
             if (info.height, info.width) != (image.height, image.width):
                 raise _bad(
-                    f"{name}: is {info.height} x {info.width} pixels, its image {image.name} is {image.height} x "
-                    f"{image.width}; labels have the size of their image",
+                    f"{name}: is {info.height} x {info.width} pixels, its image {image.name} is "
+                    f"{image.height} x {image.width}; labels have the size of their image",
                     "data",
                 )
             if info.channel_count != 1 or info.plane_count != 1:
                 raise _bad(
-                    f"{name}: has {info.channel_count} channels and {info.plane_count} planes; labels have one",
+                    f"{name}: has {info.channel_count} channels and {info.plane_count} planes; labels have "
+                    "one",
                     "data",
                 )
             values = labels.read_plane(next(info.planes())).pixels[0]
@@ -130,7 +131,8 @@ def read_label_image(pool: WorkerPool, staged: Path, name: str, image: ImageReco
     if values.dtype.kind == "f" or values.min() < 0:
         raise _bad(f"{name}: labels are whole numbers, 0 or more", "data")
     # A mask may say 65535 where it is set; no label does, and 255 is no label of ours either.
-    return np.minimum(values, 255).astype(np.uint8)
+    found: Labels = np.minimum(values, 255).astype(np.uint8)
+    return found
 
 
 def check_values(labels: Labels, training: Training, name: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -49,7 +49,7 @@ class Trainings:
 
     # ------------------------------------------------------------ the training
 
-    async def list(self) -> list[Training]:
+    async def list(self) -> Sequence[Training]:
         """All trainings, by id."""
         return await asyncio.to_thread(self.store.list)
 
@@ -186,7 +186,7 @@ class Trainings:
 
     async def suggest(
         self, training_id: str, count: int, box_px: int
-    ) -> list[tuple[ImageRecord, Region, float]]:
+    ) -> Sequence[tuple[ImageRecord, Region, float]]:
         """Where to label next, over all images: the least certain regions with few labels."""
         training = await self.get(training_id)
         found = []
