@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -10,13 +10,15 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pytest
 import tifffile
+from typer.testing import CliRunner
 
 from segmentctl import Client, DaemonError
+from segmentctl.cli import app
 from segmentd.models import bundle
 from segmentd.v1 import training_service_pb2 as pb
 
 from .conftest import link_images
-from .daemon import DaemonProcess, run, wait_until
+from .daemon import DaemonProcess, run_here, wait_until
 from .images import SHAPE, draw, write_blobs
 
 
@@ -30,9 +32,10 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
 
 @pytest.fixture(scope="module")
 def away(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
-    """Another one, elsewhere."""
+    """Another one, elsewhere; callers may name files in `in` only."""
     folder = tmp_path_factory.mktemp("away")
-    with DaemonProcess(folder, folder / "models", watches=[]) as daemon:
+    roots = {"roots": [str(folder / "in")]}
+    with DaemonProcess(folder, folder / "models", watches=[], server=roots) as daemon:
         yield daemon
 
 
@@ -50,6 +53,7 @@ def accuracy(client: Client, image: pb.TrainingImage, seed: int) -> float:
     return float(np.mean(seen.labels == draw(seed)[1] + 1))
 
 
+@pytest.mark.slow
 def test_from_strokes_to_a_model_that_another_machine_goes_on_with(
     home: DaemonProcess, away: DaemonProcess, shared_data: Path, tmp_path: Path
 ) -> None:
@@ -80,7 +84,7 @@ def test_from_strokes_to_a_model_that_another_machine_goes_on_with(
             '[[class]]\nvalue = 2\nname = "nucleus"\ncolor = "#00FF00"\n'
         )
         folders = ("--images", data / "images", "--labels", data / "labels")
-        run("train", *folders, "--classes", data / "classes.toml", "--out", tmp_path / "same.segmodel")
+        run_here("train", *folders, "--classes", data / "classes.toml", "--out", tmp_path / "same.segmodel")
         assert bundle.load(tmp_path / "same.segmodel").card.digest == trained.digest
 
         # What the model makes of it, where it is unsure, and more labels from what it is sure of.
@@ -166,33 +170,30 @@ def test_classes_and_labels_move_together_and_outlive_a_restart(tmp_path: Path) 
             with pytest.raises(DaemonError) as error:
                 refused()
             assert error.value.reason == "BAD_FIELD"
+        client.run_training("t")
         daemon.kill()
         daemon.start()
         kept = client.training("t")
         assert [entry.display_name for entry in kept.classes] == ["b", "corner"]
         assert list(kept.images[0].label_pixel_counts) == [np.count_nonzero(moved == n) for n in (1, 2)]
         assert np.array_equal(client.training_labels(kept.images[0]), moved)
-        client.run_training("t")
-        daemon.kill()
-        daemon.start()
         assert client.training("t").state == pb.Training.STATE_TRAINED
         assert client.save_training_model("t").display_name == "T"
 
 
-def test_what_does_not_fit_is_refused_and_changes_nothing(home: DaemonProcess, tmp_path: Path) -> None:
-    roots = DaemonProcess(
-        tmp_path / "roots", tmp_path / "models", watches=[], server={"roots": [str(tmp_path / "in")]}
-    )
-    inside = write_blobs(tmp_path / "in" / "a.tif", 1)
+def test_what_does_not_fit_is_refused_and_changes_nothing(away: DaemonProcess, tmp_path: Path) -> None:
+    inside = write_blobs(away.folder / "in" / "a.tif", 1)
     outside = write_blobs(tmp_path / "out" / "a.tif", 1)
-    (tmp_path / "in" / "link.tif").symlink_to(outside)
-    with roots, roots.client() as client:
+    (away.folder / "in" / "link.tif").symlink_to(outside)
+    with away.client() as client:
         client.create_training("T")
         image = client.add_training_image("t", PurePosixPath(inside))
         assert (image.display_name, image.height, image.width) == ("a.tif", *SHAPE)
         attempts = {
             "FOLDER_OUTSIDE_ROOTS": lambda: client.add_training_image("t", PurePosixPath(outside)),
-            "IMAGE_VANISHED": lambda: client.add_training_image("t", PurePosixPath(tmp_path / "in/none.tif")),
+            "IMAGE_VANISHED": lambda: client.add_training_image(
+                "t", PurePosixPath(inside.parent / "none.tif")
+            ),
             "TRAINING_NOT_FOUND": lambda: client.run_training("none"),
             "NOT_TRAINED": lambda: client.segment_training_image(image),
             "TRAINING_EXISTS": lambda: client.create_training("T"),
@@ -202,7 +203,7 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(home: DaemonProcess, t
                 attempt()
             assert error.value.reason == reason
         with pytest.raises(DaemonError) as error:
-            client.add_training_image("t", PurePosixPath(tmp_path / "in" / "link.tif"))
+            client.add_training_image("t", PurePosixPath(away.folder / "in" / "link.tif"))
         assert error.value.reason == "FOLDER_OUTSIDE_ROOTS"
         other_type = np.zeros(SHAPE, np.uint8)
         too_small = np.ones((5, 5), np.uint8)
@@ -224,10 +225,11 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(home: DaemonProcess, t
         assert "broken.tif" in error.value.message
         assert len(client.training("t").images) == 1
         assert sum(client.training("t").images[0].label_pixel_counts) == 0
-        left = [path for path in (roots.folder / "training").iterdir() if path.name.startswith(".")]
+        left = [path for path in (away.folder / "training").iterdir() if path.name.startswith(".")]
         assert left == []
 
 
+@pytest.mark.slow
 def test_a_training_that_is_cancelled_leaves_the_model_before(home: DaemonProcess) -> None:
     with home.client() as client, home.client() as other:
         client.create_training("Long", feature_set="basic33")
@@ -236,7 +238,7 @@ def test_a_training_that_is_cancelled_leaves_the_model_before(home: DaemonProces
         label(client, "long", 2, "two")
         # More labelled pixels than a moment's work.
         rng = np.random.default_rng(0)
-        pixels = rng.integers(0, 4000, (1500, 1500)).astype(np.uint16)
+        pixels = rng.integers(0, 4000, (900, 900)).astype(np.uint16)
         noise = client.add_training_image("long", pixels)
         client.set_training_labels(noise.name, rng.integers(1, 3, pixels.shape).astype(np.uint8))
         failed: list[DaemonError] = []
@@ -275,17 +277,63 @@ def test_a_training_that_is_cancelled_leaves_the_model_before(home: DaemonProces
         assert accuracy(client, image, 1) > 0.85
 
 
-def test_exported_files_are_whole(home: DaemonProcess, tmp_path: Path) -> None:
+def test_a_model_takes_its_images_along(home: DaemonProcess, away: DaemonProcess, tmp_path: Path) -> None:
     with home.client() as client:
         client.create_training("Whole")
-        label(client, "whole", 1)
-        client.run_training("whole")
+        image = label(client, "whole", 1)
+        assert client.run_training("whole").scores.accuracy > 0.8
+        assert accuracy(client, image, 1) > 0.85
+        drawn = client.training_labels(image)
         model = client.save_training_model("whole")
         path = client.export_model("whole", tmp_path)
         assert path.name == "whole.segmodel"
-        assert bundle.load(path).card.digest == model.digest
-        assert model.size_bytes == path.stat().st_size
-        assert (
-            hashlib.sha256(path.read_bytes()).hexdigest()
-            == hashlib.sha256((home.folder / "models" / "whole.segmodel").read_bytes()).hexdigest()
-        )
+        assert path.read_bytes() == (home.folder / "models" / "whole.segmodel").read_bytes()
+        full = client.export_model("whole", tmp_path / "full.segmodel", with_images=True)
+        # A file with images is a model like any other.
+        assert bundle.load(full).card.digest == bundle.load(path).card.digest == model.digest
+    with away.client() as client:
+        came = client.import_model(full)
+        assert (came.digest, came.training) == (model.digest, "trainings/whole")
+        assert (away.folder / "models" / "whole.segmodel").stat().st_size < full.stat().st_size
+        training = client.training("whole")
+        assert training.state == pb.Training.STATE_UNTRAINED
+        assert np.array_equal(client.training_labels(training.images[0]), drawn)
+        again = client.create_training("Copy", source="models/whole")
+        assert np.array_equal(client.training_labels(again.images[0]), drawn)
+        client.delete_training("whole")
+        assert client.model("whole").training == ""
+
+
+def test_the_command_line_trains(home: DaemonProcess, tmp_path: Path) -> None:
+    pixels, inside = draw(4)
+    drawn = np.random.default_rng(4).random(SHAPE) < 0.1
+    tifffile.imwrite(tmp_path / "image.tif", pixels.astype(np.uint16))
+    tifffile.imwrite(tmp_path / "labels.tif", np.where(drawn, inside + 1, 0).astype(np.uint8))
+    tifffile.imwrite(tmp_path / "mask.tif", inside.astype(np.uint8) * 255)
+
+    def train(*arguments: str | Path) -> str:
+        words = ["--address", home.address, "train", *map(str, arguments)]
+        done = CliRunner(env={"COLUMNS": "200"}).invoke(app, words)
+        assert done.exit_code == 0, done.output
+        return done.stdout
+
+    train("create", "Discs", "--class", "ground", "--class", "disc=#112233")
+    assert "i1: image.tif" in train(
+        "add", "discs", tmp_path / "image.tif", "--labels", tmp_path / "labels.tif"
+    )
+    assert "2: 40" in train("mask", "discs", "i1", "2", tmp_path / "mask.tif", "--pixels", "40")
+    train("labels", "discs", "i1", tmp_path / "labels.tif", "--merge")
+    assert "out-of-bag accuracy" in train("run", "discs")
+    assert "mean confidence" in train("segment", "discs", "i1", "--out", tmp_path / "seen")
+    assert (tmp_path / "seen" / "image.tif.labels.ome.tif").exists()
+    assert len(json.loads(train("suggest", "discs", "--count", "2", "--size", "16", "--json"))) == 2
+    train("to-labels", "discs", "i1", "--class", "2", "--min-confidence", "99")
+    train("export-labels", "discs", "i1", tmp_path / "out.tif")
+    assert set(np.unique(tifffile.imread(tmp_path / "out.tif"))) == {0, 1, 2}
+    assert "outdated" in train("list")
+    assert "is saved as version 1" in train("save", "discs")
+    assert "basic33" in train("features")
+    train("set", "discs", "--seed", "3")
+    train("change-class", "discs", "1", "--name", "floor")
+    assert "floor" in train("show", "discs")
+    train("delete", "discs")
