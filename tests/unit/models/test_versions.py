@@ -31,9 +31,7 @@ def test_each_version_takes_the_name_and_the_ones_before_are_kept(path: Path) ->
     assert contents(path) == ["a", "b"]
     assert versions.find(path, 3) == path
     assert versions.find(path, 2).read_text() == "b"
-    with pytest.raises(
-        SegmentdError, match="version 4 of cells.segmodel is not kept; older ones that are: 1, 2"
-    ):
+    with pytest.raises(SegmentdError, match="is not kept; older ones that are: 1, 2"):
         versions.find(path, 4)
     assert [entry.name for entry in path.parent.iterdir() if entry.name.endswith(".part")] == []
 
