@@ -125,8 +125,8 @@ def require_label_room(training: Training) -> None:
         raise SegmentdError(
             Reason.BAD_TRAINING_DATA,
             f"training '{training.id}' would have {total:,} labelled pixels, at most "
-            f"{MAX_LABELLED_PIXELS:,} are taken and some thousands of each class are enough: take a number of "
-            "the mask's pixels only, or label less",
+            f"{MAX_LABELLED_PIXELS:,} are taken and some thousands of each class are enough: take a number "
+            "of the mask's pixels only, or label less",
             field="data",
         )
 
