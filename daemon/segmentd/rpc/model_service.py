@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -81,8 +82,13 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
             transfer.check_received(*came, head.size_bytes, head.sha256)
             name = Path(head.file_name.replace("\\", "/")).name or "model"
             model = await asyncio.to_thread(packages.read, staged, name, head.sidecar or None)
-            entry = await self._library.take_in(model, head.model_id, head.display_name, head.allow_overwrite)
-            await self._trainings.unpack(staged, name, entry.id)
+            # The images first: where they are bad, nothing is changed.
+            async with self._trainings.unpacked(staged, name) as training:
+                entry = await self._library.take_in(
+                    model, head.model_id, head.display_name, head.allow_overwrite
+                )
+                if training is not None:
+                    await self._trainings.claim_model(training, entry.id)
         finally:
             await asyncio.to_thread(staged.unlink, missing_ok=True)
         return await self.message(entry)
@@ -95,12 +101,12 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
         if request.version:
             path = await asyncio.to_thread(versions.find, path, request.version)
         # A copy: what is sent stays the same whatever happens to the model meanwhile.
-        staged = await asyncio.to_thread(versions.staged_path, self._registry.folder)
+        staged = await asyncio.to_thread(self._trainings.store.staged_path, entry.path.suffix)
         try:
             if request.with_images:
                 await self._pack(entry, path, staged)
             else:
-                await asyncio.to_thread(staged.write_bytes, await asyncio.to_thread(path.read_bytes))
+                await asyncio.to_thread(shutil.copyfile, path, staged)
             size, sha256 = await asyncio.to_thread(transfer.describe, staged)
             head = pb.ExportModelResponse.Head(
                 file_name=f"{entry.id}{entry.path.suffix}", size_bytes=size, sha256=sha256

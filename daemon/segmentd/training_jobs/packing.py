@@ -57,7 +57,7 @@ def has_training(path: Path) -> bool:
         return archive.has_member(file, _RECORD)
 
 
-def unpack(store: TrainingStore, pool: WorkerPool, path: Path, source: str, model_id: str) -> Training:
+def unpack(store: TrainingStore, pool: WorkerPool, path: Path, source: str) -> Training:
     """Make a training of what a model file brings, each image checked like one that is added by hand.
 
     Parameters
@@ -68,8 +68,6 @@ def unpack(store: TrainingStore, pool: WorkerPool, path: Path, source: str, mode
         The model file.
     source : str
         What messages call it.
-    model_id : str
-        The id that the model has here.
 
     Raises
     ------
@@ -78,9 +76,7 @@ def unpack(store: TrainingStore, pool: WorkerPool, path: Path, source: str, mode
     """
     with path.open("rb") as file:
         packed = from_json(_member(file, source, _RECORD), source)
-        bare = replace(
-            packed, id=free_id(store, packed.id), images=(), model=model_id, result=None, next_image=1
-        )
+        bare = replace(packed, id=free_id(store, packed.id), images=(), model="", result=None, next_image=1)
         training = store.create(bare)
         try:
             for image in packed.images:

@@ -208,14 +208,14 @@ class Trainings:
             identity = model_id or training.model or bundle.slug(training.display_name)
             again = overwrite or identity == training.model
             entry = await self.library.take_in(model, identity, training.display_name, again)
-            await self._claim_model(training, entry.id)
+            await self.claim_model(training, entry.id)
         return entry
 
     async def clone(self, source: Training, model_id: str, display_name: str) -> Training:
         """A copy of a training for the copy of its model."""
         target = replace(source, id=await self._free_id(model_id), display_name=display_name)
         training = await self.create(target, source)
-        await self._claim_model(training, model_id)
+        await self.claim_model(training, model_id)
         return training
 
     async def pack(self, training: Training, model: Path, out: Path) -> None:
@@ -223,18 +223,23 @@ class Trainings:
         async with self._locks[training.id]:
             await asyncio.to_thread(packing.pack, self.store, training, model, out)
 
-    async def unpack(self, path: Path, source: str, model_id: str) -> Training | None:
-        """Make a training of what a model file brings; None if it brings none."""
+    @asynccontextmanager
+    async def unpacked(self, path: Path, source: str) -> AsyncIterator[Training | None]:
+        """Make a training of what a model file brings, None if nothing; it goes again if the block fails."""
         if not await asyncio.to_thread(packing.has_training, path):
-            return None
-        training = await asyncio.to_thread(packing.unpack, self.store, self._pool, path, source, model_id)
-        await self._claim_model(training, model_id)
-        return training
+            yield None
+            return
+        training = await asyncio.to_thread(packing.unpack, self.store, self._pool, path, source)
+        try:
+            yield training
+        except BaseException:
+            await asyncio.to_thread(self.store.delete, training.id)
+            raise
 
     async def _free_id(self, wanted: str) -> str:
         return await asyncio.to_thread(packing.free_id, self.store, wanted)
 
-    async def _claim_model(self, training: Training, model_id: str) -> None:
+    async def claim_model(self, training: Training, model_id: str) -> None:
         """A model has one training: the last that it was saved from."""
         for other in await self.list():
             if other.model == model_id and other.id != training.id:

@@ -140,10 +140,10 @@ def test_a_model_file_carries_a_training_and_gives_it_back(
     assert packing.has_training(packed)
     assert not packing.has_training(model)
     other = TrainingStore(tmp_path / "elsewhere")
-    came = packing.unpack(other, pool, packed, "packed", "cells")
-    assert (came.id, came.model, came.images[0].name) == ("cells", "cells", "cells.tif")
+    came = packing.unpack(other, pool, packed, "packed")
+    assert (came.id, came.model, came.images[0].name) == ("cells", "", "cells.tif")
     assert np.array_equal(other.read_labels(came, came.images[0]), LABELS)
-    again = packing.unpack(other, pool, packed, "packed", "cells")
+    again = packing.unpack(other, pool, packed, "packed")
     assert again.id == "cells-2"
     packing.pack(store, training, packed, tmp_path / "twice.segmodel")
     assert packed.read_bytes() == (tmp_path / "twice.segmodel").read_bytes()
@@ -166,5 +166,5 @@ def test_a_package_with_a_bad_image_leaves_nothing(
         archive.write_archive(target, members)
     other = TrainingStore(tmp_path / "elsewhere")
     with pytest.raises(SegmentdError):
-        packing.unpack(other, pool, packed, "packed", "cells")
+        packing.unpack(other, pool, packed, "packed")
     assert list(other.folder.iterdir()) == []
