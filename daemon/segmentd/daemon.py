@@ -12,9 +12,7 @@ from segmentd import telemetry
 from segmentd.engine.lane import CpuLane
 from segmentd.engine.scheduler import Scheduler
 from segmentd.errors import ConfigurationError, SegmentdError
-from segmentd.models.library import Library
 from segmentd.models.registry import Registry
-from segmentd.models.versions import remove_staged
 from segmentd.pipeline import Engine
 from segmentd.results.durable import clean_temporaries
 from segmentd.results.feed import Feed
@@ -22,11 +20,7 @@ from segmentd.results.journal import Journal
 from segmentd.results.watch_store import WatchStore
 from segmentd.rpc.server import Server
 from segmentd.settings import Settings
-from segmentd.settings.values import usable_cores
-from segmentd.training_jobs.looking import Looker
-from segmentd.training_jobs.running import Runner
-from segmentd.training_jobs.store import TrainingStore
-from segmentd.training_jobs.trainings import Trainings
+from segmentd.training_jobs.opening import open_trainings
 from segmentd.watches import Parts, Watches
 from segmentd.workers import WorkerPool
 
@@ -71,11 +65,10 @@ class Daemon:
                 Parts(engine, pool, journal, feed),
                 WatchStore(journal),
             )
-            trainings = self._trainings(engine, pool)
+            trainings = open_trainings(self._settings.training_folder, pool, lane, engine.scheduler, registry)
             server = Server(engine, watches, journal, feed, trainings, self._settings.server)
             await self._load_models(registry)
-            await asyncio.to_thread(remove_staged, registry.folder)
-            await asyncio.to_thread(trainings.store.remove_leftovers)
+            await trainings.remove_leftovers()
             for watch in watches.list():
                 await asyncio.to_thread(clean_temporaries, watch.spec.results)
             address = await server.start(self._settings.server.listen)
@@ -86,7 +79,7 @@ class Daemon:
             await server.set_serving(True)
             ready(address)
             await self._until_stopped(running)
-            await trainings.runner.close()
+            await trainings.close()
             await self._drain(server, feed, watches, running)
             stages = {name: total.seconds for name, total in telemetry.METER.stages().items()}
             _log.info("stopped", stages=stages)
@@ -105,12 +98,6 @@ class Daemon:
         if self._settings.device.prefer != "cuda":
             return ""
         return "device.prefer is cuda, but this version computes on the CPU only"
-
-    def _trainings(self, engine: Engine, pool: WorkerPool) -> Trainings:
-        store = TrainingStore(self._settings.training_folder)
-        looker = Looker(store, pool, engine.lane, engine.scheduler)
-        runner = Runner(store, max(1, usable_cores() // 2))
-        return Trainings(store, pool, looker, runner, Library(engine.registry))
 
     async def _forget(self, journal: Journal) -> None:
         """Delete events beyond the retention, now and then."""

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from segmentd.errors import Reason, SegmentdError
-from segmentd.models import bundle
+from segmentd.models import bundle, versions
 from segmentd.models.library import Library
 from segmentd.models.registry import ModelEntry
 from segmentd.records import PlaneIndex, Region
@@ -46,6 +46,15 @@ class Trainings:
         self._looker = looker
         self.library = library
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    async def remove_leftovers(self) -> None:
+        """Remove what a killed process left half written, of trainings and of models."""
+        await asyncio.to_thread(self.store.remove_leftovers)
+        await asyncio.to_thread(versions.remove_staged, self.library.registry.folder)
+
+    async def close(self) -> None:
+        """End the trainings that run."""
+        await self.runner.close()
 
     # ------------------------------------------------------------ the training
 
