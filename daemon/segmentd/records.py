@@ -266,7 +266,7 @@ class ModelCard:
     that takes the one it was trained on. `bgr`: colour images go in as blue, green, red.
     `original_border_px` is the border that the model was made with, where it has been changed since.
     `volume`: it looks at several planes of a Z stack at once.
-    `postprocessing` is what is done to labels by default: "none", or "crf".
+    `postprocessing` is what is done to labels by default, "none" for nothing.
     """
 
     id: str

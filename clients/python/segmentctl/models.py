@@ -127,7 +127,7 @@ class ModelClient(ResourceClient):
         border_pixels : int
             Default border of a tile.
         postprocessing : str
-            `none` or `crf`.
+            What is done to labels by default, as `none`.
         """
         changed = messages.Model(name=within("models", model))
         paths = []

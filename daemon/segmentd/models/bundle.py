@@ -41,7 +41,8 @@ MAX_BORDER_PX = 4096
 SOURCE_FOLDER = "source/"
 # Images and labels that a model was trained on, where it was exported with them.
 TRAINING_FOLDER = "training/"
-POSTPROCESSINGS = ("none", "crf")
+# What a model may ask for by default: what the lanes do.
+POSTPROCESSINGS = ("none",)
 _KINDS = (FOREST, NETWORK, REGRESSION)
 _MANIFEST = "model.json"
 _ADVICE = "train the model again or import it from its source"

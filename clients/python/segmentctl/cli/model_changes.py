@@ -97,7 +97,7 @@ def update_model(
         list[str] | None,
         typer.Option("--color", metavar="VALUE=#RRGGBB", help="Recolour a class; may be repeated."),
     ] = None,
-    postprocessing: Annotated[str | None, typer.Option(help="Default post-processing: none or crf.")] = None,
+    postprocessing: Annotated[str | None, typer.Option(help="Default post-processing, as none.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Change what a model is called, says of itself, or does by default. For the border see `border`."""

@@ -68,7 +68,7 @@ def create(
     channel: Annotated[str, typer.Option(help="The only channel to train on, by name or position.")] = "",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the random forest.")] = 0,
     description: Annotated[str, typer.Option(help="What the model is for.")] = "",
-    postprocessing: Annotated[str, typer.Option(help="Default post-processing: none or crf.")] = "",
+    postprocessing: Annotated[str, typer.Option(help="Default post-processing, as none.")] = "",
     as_json: AsJson = False,
 ) -> None:
     """Make a training: empty, or with a copy of the images and labels of another one or of a model."""
@@ -115,7 +115,7 @@ def change_settings(
     normalization: Annotated[str | None, typer.Option(help="none, or percentile.")] = None,
     channel: Annotated[str | None, typer.Option(help="The only channel to train on; '' for all.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the random forest.")] = None,
-    postprocessing: Annotated[str | None, typer.Option(help="none or crf.")] = None,
+    postprocessing: Annotated[str | None, typer.Option(help="Default post-processing, as none.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Change settings of a training; run it again then."""
