@@ -26,6 +26,7 @@ from segmentd.results.reserve import RESERVE_BYTES
 from segmentd.results.watch_store import WatchStore
 from segmentd.rpc.server import Server
 from segmentd.settings import Settings
+from segmentd.training_jobs.opening import open_trainings
 from segmentd.watches import Parts, Watches
 from segmentd.workers import WorkerPool
 
@@ -107,18 +108,13 @@ class Daemon:
                 Parts(engine, pool, journal, feed, self._claims),
                 WatchStore(journal),
             )
-            server = Server(
-                engine,
-                watches,
-                journal,
-                feed,
-                self._settings.server.max_receive_mib,
-                self._settings.server.reflection,
-            )
+            trainings = open_trainings(self._settings.training_folder, pool, lane, engine.scheduler, registry)
+            server = Server(engine, watches, journal, feed, trainings, self._settings.server)
             telling = keep_telling(self._notifier, lane.work_since, lambda: self._status(watches, journal))
             self._in_background(stack, telling)
             self._enter("loading models")
             await self._unless_stopped(self._load_models(registry))
+            await self._unless_stopped(trainings.remove_leftovers())
             for watch in watches.list():
                 await self._unless_stopped(asyncio.to_thread(clean_temporaries, watch.spec.results))
             address = await server.start(self._settings.server.listen)
@@ -138,6 +134,7 @@ class Daemon:
                     self._enter("")
                 await self._until_stopped(running)
             finally:
+                await trainings.close()
                 await self._drain(server, feed, engine, pool, watches, running)
             stages = {name: total.seconds for name, total in telemetry.METER.stages().items()}
             _log.info("stopped", stages=stages)

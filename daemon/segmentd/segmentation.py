@@ -22,7 +22,7 @@ from segmentd.engine.segmenter import BandResult, Tally
 from segmentd.engine.source import ArraySource, PlaneSource, Stack, StackPlane, streamed_band_rows
 from segmentd.errors import Reason, SegmentdError
 from segmentd.ingest.readers import OpenImage
-from segmentd.models.fit import used_channels
+from segmentd.models.fit import check_pixel_size, used_channels
 from segmentd.models.registry import Lease
 from segmentd.records import ModelCard, PlaneIndex, Segmentation, SegmentationState, SegmentOptions
 from segmentd.results.recent import FreshPlane, RecentPlanes
@@ -83,6 +83,7 @@ def segment_image(
     """
     card, info = lease.card, image.info
     channels = used_channels(card, info.pixel_type, info.channel_names, image.name, info.rgb)
+    check_pixel_size(card, info.pixel_size, options.pixel_size_tolerance, image.name)
     records: list[Segmentation] = []
     fresh: deque[FreshPlane] = deque()
     writer: ResultWriter | None = None

@@ -10,8 +10,9 @@ from segmentctl import upload
 from segmentctl.assemble import Planes, UInt8Array, assemble
 from segmentctl.errors import translated
 from segmentctl.names import within
-from segmentctl.resources import DEFAULT_ADDRESS, ResourceClient
+from segmentctl.resources import DEFAULT_ADDRESS
 from segmentctl.subscription import Interrupted, Subscription
+from segmentctl.training import TrainingClient
 from segmentd.v1 import pixels_pb2, segmentation_service_pb2_grpc
 from segmentd.v1 import segmentation_service_pb2 as messages
 
@@ -29,7 +30,7 @@ _STARTS = {
 }
 
 
-class Client(ResourceClient):
+class Client(TrainingClient):
     """A connection to one daemon.
 
     Nothing is sent before the first call. All calls raise `DaemonError` when the daemon refuses,

@@ -33,6 +33,7 @@ class WatchFields(TypedDict, total=False):
     existing: str | None
     min_confidence: int | None
     confidence: str | None
+    pixel_size_tolerance: float | None
     border: int | None
     tile: int | None
     postprocessing: str | None
@@ -90,6 +91,7 @@ _FIELDS: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
     "existing": ("existing", _same),
     "min_confidence": ("min_confidence", _same),
     "confidence": ("confidence", _same),
+    "pixel_size_tolerance": ("pixel_size_tolerance", _same),
     "border": ("border_pixels", _same),
     "tile": ("tile_pixels", _same),
     "postprocessing": ("postprocessing", _same),

@@ -64,6 +64,12 @@ def segment(
     overlay: Annotated[
         bool, typer.Option("--overlay", help="Also write a PNG of classes over image.")
     ] = False,
+    pixel_size_tolerance: Annotated[
+        float | None,
+        typer.Option(
+            min=0, help="Refuse images whose pixel size differs from the model's by more than this share."
+        ),
+    ] = None,
     keep_paths: Annotated[
         bool, typer.Option("--keep-paths", help="Mirror the given paths below --out.")
     ] = False,
@@ -80,7 +86,7 @@ def segment(
             raise exits.UsageError("--confidence marginal needs --postprocessing crf")
         if with_image and format != "multichannel":
             raise exits.UsageError("--with-image needs --format multichannel")
-        how = (border, tile, min_confidence, postprocessing, confidence)
+        how = (border, tile, min_confidence, postprocessing, confidence, pixel_size_tolerance)
         outputs = FORMATS[format] + (("overlay",) if overlay else ())
         failed = _segment(images, model, out, models, how, threads, outputs, with_image, keep_paths)
     if failed:
@@ -92,7 +98,7 @@ def _segment(
     model: str,
     out: Path,
     models: Path | None,
-    how: tuple[int | None, int | None, int, str, str],
+    how: tuple[int | None, int | None, int, str, str, float | None],
     threads: int | None,
     outputs: tuple[str, ...],
     with_image: bool,

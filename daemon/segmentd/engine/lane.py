@@ -16,7 +16,7 @@ import numpy.typing as npt
 from segmentd.compute.postprocessing import CRF
 from segmentd.engine.activity import Activity
 from segmentd.engine.crf_job import CrfJob
-from segmentd.engine.lanes import DeviceState, TileListener, strips
+from segmentd.engine.lanes import DeviceState, TileListener, strips, whole_plane
 from segmentd.engine.loaded import Job, Loaded, Work, make_ready
 from segmentd.engine.refiner import Refiner
 from segmentd.engine.segmenter import BandResult, TileResult
@@ -153,20 +153,7 @@ class CpuLane:
         self, path: Path, pixels: npt.NDArray[np.generic], options: SegmentOptions
     ) -> BandResult:
         """Segment a plane in memory, array (C, Y, X) of the channels that the model uses."""
-        parts = list(self.segment(path, ArraySource(pixels), options))
-        if len(parts) == 1:
-            return parts[0]
-        return BandResult(
-            0,
-            np.concatenate([part.labels for part in parts]),
-            np.concatenate([part.confidence for part in parts]),
-            pixels,
-            sum(part.masked_pixels for part in parts),
-            sum(part.compute_seconds for part in parts),
-            _image_of(parts),
-            parts[-1].device,
-            parts[-1].device_reason,
-        )
+        return whole_plane(pixels, self.segment(path, ArraySource(pixels), options))
 
     def tiles(self, pieces: Iterable[Work]) -> Iterator[TileResult]:
         """Do pieces of work; their tiles come as they are done.
@@ -220,8 +207,3 @@ class CpuLane:
         """Stop the threads; tiles in work finish first."""
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._refiner.close()
-
-
-def _image_of(strips: list[BandResult]) -> npt.NDArray[np.generic] | None:
-    images = [strip.image for strip in strips if strip.image is not None]
-    return np.concatenate(images, axis=1) if images else None

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
+
 from segmentd.engine.ahead import one_ahead
 from segmentd.engine.loaded import Job
 from segmentd.engine.segmenter import Band, BandResult, TileResult
@@ -78,3 +81,26 @@ def _strips(
             if on_tile is not None:
                 on_tile(tile)
             yield from shelves.put(tile)
+
+
+def whole_plane(pixels: npt.NDArray[np.generic], parts: Iterable[BandResult]) -> BandResult:
+    """Join the strips of a plane in memory, array (C, Y, X), to one."""
+    strips = list(parts)
+    if len(strips) == 1:
+        return strips[0]
+    return BandResult(
+        0,
+        np.concatenate([strip.labels for strip in strips]),
+        np.concatenate([strip.confidence for strip in strips]),
+        pixels,
+        sum(strip.masked_pixels for strip in strips),
+        sum(strip.compute_seconds for strip in strips),
+        _image_of(strips),
+        strips[-1].device,
+        strips[-1].device_reason,
+    )
+
+
+def _image_of(strips: list[BandResult]) -> npt.NDArray[np.generic] | None:
+    images = [strip.image for strip in strips if strip.image is not None]
+    return np.concatenate(images, axis=1) if images else None

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import io
 import re
+import shutil
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from itertools import pairwise
+from pathlib import Path
 from typing import BinaryIO
 
 from segmentd.errors import Reason, SegmentdError
@@ -37,18 +40,27 @@ def _refuse(source: str, what: str) -> SegmentdError:
     )
 
 
-def write_archive(target: BinaryIO, members: Mapping[str, bytes]) -> None:
-    """Write members to `target` as a deterministic zip."""
+def write_archive(target: BinaryIO, members: Mapping[str, bytes | Path]) -> None:
+    """Write members, from memory or from files, to `target` as a deterministic zip."""
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in sorted(members):
             info = zipfile.ZipInfo(name, _FIXED_TIME)
             info.compress_type = zipfile.ZIP_DEFLATED
             info.external_attr = 0o600 << 16
-            archive.writestr(info, members[name])
+            content = members[name]
+            if isinstance(content, bytes):
+                archive.writestr(info, content)
+                continue
+            info.compress_type = zipfile.ZIP_STORED  # images are packed already
+            info.file_size = content.stat().st_size
+            with content.open("rb") as source, archive.open(info, "w") as member:
+                shutil.copyfileobj(source, member, _CHUNK_BYTES)
 
 
-def read_archive(file: BinaryIO, source: str, names: re.Pattern[str] = _NAME) -> dict[str, bytes]:
-    """Read all members of a zip.
+def read_archive(
+    file: BinaryIO, source: str, names: re.Pattern[str] = _NAME, leave_out: str | None = None
+) -> dict[str, bytes]:
+    r"""Read all members of a zip.
 
     Parameters
     ----------
@@ -57,13 +69,53 @@ def read_archive(file: BinaryIO, source: str, names: re.Pattern[str] = _NAME) ->
     source : str
         What to call it in an error.
     names : pattern
-        What members may be called, with `/` between folders; a backslash counts as one.
+        What members may be called; `\` separates folders as `/` does.
+    leave_out : str, optional
+        Members whose names start like this are not read.
 
     Raises
     ------
     SegmentdError
         MODEL_UNUSABLE, saying which rule the archive breaks.
     """
+    with _opened(file, source, names) as (archive, infos):
+        wanted = [info for info in infos if leave_out is None or not _plain_name(info).startswith(leave_out)]
+        compressed = sum(info.compress_size for info in wanted)
+        budget = min(MAX_INFLATED_BYTES, max(RATIO_FREE_BYTES, MAX_RATIO * compressed))
+        members: dict[str, bytes] = {}
+        for info in wanted:
+            out = io.BytesIO()
+            _inflate(archive, info, budget, source, out)
+            members[_plain_name(info)] = out.getvalue()
+            budget -= out.tell()
+    return members
+
+
+def has_member(file: BinaryIO, name: str) -> bool:
+    """Whether a file is a zip with a member of that name."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return name in archive.namelist()
+    except (zipfile.BadZipFile, ValueError, OSError):
+        return False
+
+
+def copy_member(file: BinaryIO, source: str, name: str, target: BinaryIO, limit: int) -> None:
+    """Inflate one member into another file, at most `limit` bytes; MODEL_UNUSABLE as `read_archive`."""
+    with _opened(file, source, _NAME) as (archive, infos):
+        for info in infos:
+            if _plain_name(info) == name:
+                budget = min(limit, max(RATIO_FREE_BYTES, MAX_RATIO * info.compress_size))
+                _inflate(archive, info, budget, source, target)
+                return
+    raise _refuse(source, f"lacks {name}")
+
+
+@contextmanager
+def _opened(
+    file: BinaryIO, source: str, names: re.Pattern[str]
+) -> Iterator[tuple[zipfile.ZipFile, list[zipfile.ZipInfo]]]:
+    """A zip whose directory has been checked."""
     try:
         archive = zipfile.ZipFile(file)
     except (zipfile.BadZipFile, ValueError, OSError) as error:
@@ -72,14 +124,7 @@ def read_archive(file: BinaryIO, source: str, names: re.Pattern[str] = _NAME) ->
         infos = archive.infolist()
         _check_directory(infos, source, names)
         _check_places(file, archive, infos, source)
-        compressed = sum(info.compress_size for info in infos)
-        budget = min(MAX_INFLATED_BYTES, max(RATIO_FREE_BYTES, MAX_RATIO * compressed))
-        members: dict[str, bytes] = {}
-        for info in infos:
-            data = _inflate(archive, info, budget, source)
-            members[_plain_name(info)] = data
-            budget -= len(data)
-    return members
+        yield archive, infos
 
 
 def _plain_name(info: zipfile.ZipInfo) -> str:
@@ -127,14 +172,16 @@ def _check_places(
         raise _refuse(source, "describes a member in two different ways")
 
 
-def _inflate(archive: zipfile.ZipFile, info: zipfile.ZipInfo, budget: int, source: str) -> bytes:
-    out = io.BytesIO()
+def _inflate(
+    archive: zipfile.ZipFile, info: zipfile.ZipInfo, budget: int, source: str, out: BinaryIO
+) -> None:
+    size = 0
     try:
         with archive.open(info) as member:
             while chunk := member.read(_CHUNK_BYTES):
-                if out.tell() + len(chunk) > budget:
+                size += len(chunk)
+                if size > budget:
                     raise _refuse(source, "inflates to far more than a model holds")
                 out.write(chunk)
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError) as error:
         raise _refuse(source, f"member {info.filename} is damaged ({error})") from error
-    return out.getvalue()

@@ -39,14 +39,24 @@ REGRESSION = "regression"
 MAX_BORDER_PX = 4096
 # Kept with a network as it came, and never read again.
 SOURCE_FOLDER = "source/"
+# Images and labels that a model was trained on, where it was exported with them.
+TRAINING_FOLDER = "training/"
+# What a model may ask for by default: what the lanes do.
+POSTPROCESSINGS = ("none",)
 _KINDS = (FOREST, NETWORK, REGRESSION)
 _MANIFEST = "model.json"
 _ADVICE = "train the model again or import it from its source"
 _ARRAYS = ("feature", "threshold", "left", "right", "value", "roots")
 # What a person may change without making it another model.
-_NOT_IN_DIGEST = ("id", "display_name", "description", "created", "digest")
+_NOT_IN_DIGEST = ("id", "display_name", "description", "created", "digest", "original_border_px")
 # Keys that came later: left out where they say nothing, so that digests of older files stay.
-_LATER: dict[str, Any] = {"pixel_types": (), "bgr": False, "original_border_px": None, "volume": False}
+_LATER: dict[str, Any] = {
+    "pixel_types": (),
+    "bgr": False,
+    "original_border_px": None,
+    "volume": False,
+    "postprocessing": "none",
+}
 
 
 @dataclass(frozen=True)
@@ -167,7 +177,7 @@ def write_container(card: ModelCard, members: Mapping[str, bytes], path: Path) -
 
 def read_container(data: bytes, source: str) -> Container:
     """Card and members of a model file; MODEL_UNUSABLE with the rule that it breaks."""
-    members = read_archive(io.BytesIO(data), source)
+    members = read_archive(io.BytesIO(data), source, leave_out=TRAINING_FOLDER)
     with refusing(source, _ADVICE):
         manifest = _read_manifest(members.pop(_MANIFEST, b""))
         return Container(_card(manifest), members, source, _digest(manifest, members))
@@ -191,7 +201,7 @@ def _digest(manifest: Mapping[str, Any], members: Mapping[str, bytes]) -> str:
     digest = hashlib.sha256()
     kept = {key: value for key, value in manifest.items() if key not in _NOT_IN_DIGEST}
     digest.update(json.dumps(kept, sort_keys=True, separators=(",", ":")).encode())
-    for name in sorted(name for name in members if not name.startswith(SOURCE_FOLDER)):
+    for name in sorted(name for name in members if not name.startswith((SOURCE_FOLDER, TRAINING_FOLDER))):
         digest.update(f"\0{name}\0{len(members[name])}\0".encode())
         digest.update(members[name])
     return digest.hexdigest()
@@ -232,6 +242,7 @@ def _card(manifest: dict[str, Any]) -> ModelCard:
             type(border) is int and 0 <= border <= MAX_BORDER_PX
             for border in (card.border_px, card.original_border_px or 0)
         ),
+        f"postprocessing must be one of {', '.join(POSTPROCESSINGS)}": card.postprocessing in POSTPROCESSINGS,
         "channel_count must be at least 1": type(card.channel_count) is int and card.channel_count >= 1,
         "id must be a slug": card.id == slug(card.id),
         "created must be an ISO 8601 time with its zone": _is_time(card.created),

@@ -70,7 +70,7 @@ def parse(data: bytes, source: str, name: str, sidecar: bytes | None = None) -> 
         kind = foreign.kind_of(data)
     if kind == foreign.ONNX:
         return _bare(data, source, name, sidecar)
-    members = read_archive(io.BytesIO(data), source, FOREIGN_NAME)
+    members = read_archive(io.BytesIO(data), source, FOREIGN_NAME, bundle.TRAINING_FOLDER)
     if b'"segmodel"' in members.get(_OWN_MANIFEST, b"")[: 1 << 20]:
         own = bundle.read_container(data, source)
         return (

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segmentd.errors import Reason, SegmentdError
-from segmentd.records import ModelCard, PixelType
+from segmentd.records import ModelCard, PixelSize, PixelType
 
 
 def used_channels(
@@ -48,6 +48,35 @@ def used_channels(
         image=str(count),
         model=str(card.channel_count),
     )
+
+
+def check_pixel_size(card: ModelCard, size: PixelSize, tolerance: float | None, source: str) -> None:
+    """PIXEL_SIZE_MISMATCH where image and model differ by more than a share of the model's pixel size.
+
+    Parameters
+    ----------
+    card : ModelCard
+        The model; one that does not know its pixel size takes any.
+    size : PixelSize
+        Of the image; where it does not tell, it cannot be held against it.
+    tolerance : float, optional
+        Largest difference, 0.1 for 10 %; None checks nothing.
+    source : str
+        What messages call the image.
+    """
+    pairs = ((size.y_um, card.pixel_size.y_um), (size.x_um, card.pixel_size.x_um))
+    for own, wanted in pairs:
+        if tolerance is None or not own or not wanted or abs(own - wanted) <= tolerance * wanted:
+            continue
+        raise SegmentdError(
+            Reason.PIXEL_SIZE_MISMATCH,
+            f"{source}: pixels are {own:g} micrometres, model '{card.display_name}' was trained on "
+            f"{wanted:g}, and {100 * tolerance:g} % are allowed between them (pixel_size_tolerance); acquire "
+            "at that magnification, use a model for this one, or allow more",
+            field="pixel_size",
+            image=f"{own:g}",
+            model=f"{wanted:g}",
+        )
 
 
 def _check_pixel_type(card: ModelCard, pixel_type: PixelType, source: str) -> None:

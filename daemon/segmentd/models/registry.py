@@ -154,6 +154,26 @@ class Registry:
                 entry.state = ModelState.UNLOADED
         return entry
 
+    async def try_out(self, path: Path) -> None:
+        """Load a file that is no model yet, and take it off again; MODEL_UNUSABLE where that fails."""
+        await asyncio.to_thread(self._load, path)
+        await asyncio.to_thread(self._unload, path)
+
+    async def renew(self, path: Path) -> None:
+        """Load a model anew whose file was exchanged, if it is loaded."""
+        entry = self._entries.get(path)
+        if entry is not None and entry.state is ModelState.ACTIVE:
+            async with entry.loading:
+                await self._ensure(entry)
+
+    async def forget(self, entry: ModelEntry) -> None:
+        """Take a model whose file was deleted off the device and out of the list."""
+        async with entry.loading:
+            if entry.state is ModelState.ACTIVE:
+                await asyncio.to_thread(self._unload, entry.path)
+            entry.state = ModelState.UNLOADED
+            self._entries.pop(entry.path, None)
+
     @asynccontextmanager
     async def lease(self, reference: str) -> AsyncIterator[Lease]:
         """Use a model: loaded if need be, and not unloaded while the lease is held."""

@@ -117,10 +117,11 @@ def train(
         classifier.fit(samples.features, samples.labels)
     scores = _out_of_bag(classifier, samples.labels, class_count)
     scores["labelled_pixels"] = [int(count) for count in counts]
-    scores["feature_importance"] = {
-        name: round(float(importance), 6)
-        for name, importance in zip(feature_names, classifier.feature_importances_, strict=True)
-    }
+    # Filters that coincide have one name and stand in several columns.
+    shares = dict.fromkeys(feature_names, 0.0)
+    for name, importance in zip(feature_names, classifier.feature_importances_, strict=True):
+        shares[name] += float(importance)
+    scores["feature_importance"] = {name: round(share, 6) for name, share in shares.items()}
     return TrainedForest(forest_arrays(classifier), scores, library_versions())
 
 

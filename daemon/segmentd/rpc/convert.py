@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from segmentd.errors import Reason, SegmentdError
+from segmentd.imagefile import default_color
 from segmentd.models.border import original_border
 from segmentd.models.registry import ModelEntry
 from segmentd.records import (
     ClassInfo,
     PixelSize,
     PixelType,
+    PlaneIndex,
     Region,
     ResultEvent,
     Segmentation,
@@ -109,6 +113,19 @@ def pixel_size_message(size: PixelSize) -> pixels_pb2.PixelSize:
     return pixels_pb2.PixelSize(y_um=size.y_um, x_um=size.x_um, z_um=size.z_um)
 
 
+def classes_record(classes: Iterable[pixels_pb2.PixelClass]) -> tuple[ClassInfo, ...]:
+    """Classes as records, colours in capitals; one without a colour gets one."""
+    return tuple(
+        ClassInfo(entry.value, entry.display_name, entry.color.upper() or default_color(entry.value))
+        for entry in classes
+    )
+
+
+def plane_message(plane: PlaneIndex) -> pixels_pb2.PlaneIndex:
+    """Which plane of an image."""
+    return pixels_pb2.PlaneIndex(scene=plane.scene, time=plane.time, z=plane.z)
+
+
 def region_message(region: Region) -> pixels_pb2.Region:
     """A region of a plane."""
     return pixels_pb2.Region(y=region.y, x=region.x, height=region.height, width=region.width)
@@ -142,8 +159,29 @@ def model_message(entry: ModelEntry, device: str) -> model_service_pb2.Model:
     message.border_pixels = card.border_px
     message.original_border_pixels = original_border(card)
     message.digest = card.digest
+    message.postprocessing = card.postprocessing
+    if card.scores:
+        message.scores.CopyFrom(scores_message(card.scores))
     if card.created:
         message.create_time.FromJsonString(card.created)
+    return message
+
+
+def scores_message(scores: Mapping[str, Any]) -> model_service_pb2.TrainingScores:
+    """Training scores; what a model file says that is no score is left out."""
+    message = model_service_pb2.TrainingScores()
+    accuracy = scores.get("out_of_bag_accuracy")
+    try:
+        if accuracy is not None:
+            message.accuracy = float(accuracy)
+        for row in scores.get("out_of_bag_confusion", ()):
+            message.confusion.add(counts=[int(count) for count in row])
+        message.labelled_pixel_counts.extend(int(count) for count in scores.get("labelled_pixels", ()))
+        shares = {str(name): float(share) for name, share in scores.get("feature_importance", {}).items()}
+    except (TypeError, ValueError, AttributeError):
+        return model_service_pb2.TrainingScores()
+    for name, share in sorted(shares.items(), key=lambda item: (-item[1], item[0])):
+        message.features.add(feature=name, share=share)
     return message
 
 
@@ -165,7 +203,7 @@ def segmentation_message(record: Segmentation) -> segmentation_service_pb2.Segme
         source_path=record.source_path,
         version=record.version,
         content_digest=record.content_digest,
-        plane=pixels_pb2.PlaneIndex(scene=record.plane.scene, time=record.plane.time, z=record.plane.z),
+        plane=plane_message(record.plane),
         plane_count=record.plane_count,
         height=record.height,
         width=record.width,

@@ -16,16 +16,22 @@ from segmentd.rpc.faults import FaultInterceptor
 from segmentd.rpc.model_service import ModelService
 from segmentd.rpc.segmentation_service import SegmentationService
 from segmentd.rpc.server_service import ServerService
+from segmentd.rpc.training_files import TrainingFiles
+from segmentd.rpc.training_service import TrainingService
 from segmentd.rpc.watch_service import WatchService
+from segmentd.settings import ServerSettings
+from segmentd.training_jobs.trainings import Trainings
 from segmentd.v1 import (
     model_service_pb2_grpc,
     segmentation_service_pb2_grpc,
     server_service_pb2_grpc,
+    training_service_pb2_grpc,
     watch_service_pb2_grpc,
 )
 from segmentd.watches import Watches
 
-SERVICE_NAMES = tuple(f"segmentd.v1.{name}Service" for name in ("Model", "Watch", "Segmentation", "Server"))
+SERVICES = ("Model", "Watch", "Segmentation", "Server", "Training")
+SERVICE_NAMES = tuple(f"segmentd.v1.{name}Service" for name in SERVICES)
 _MIB = 1 << 20
 
 
@@ -46,12 +52,10 @@ class Server:
 
     Parameters
     ----------
-    engine, watches, journal, feed
+    engine, watches, journal, feed, trainings
         What the services serve.
-    max_receive_mib : int
-        Largest message a client may send.
-    with_reflection : bool
-        Whether clients may ask what services there are.
+    settings : ServerSettings
+        Largest message, folders that callers may name, whether clients may ask what services there are.
     """
 
     def __init__(
@@ -60,8 +64,8 @@ class Server:
         watches: Watches,
         journal: Journal,
         feed: Feed,
-        max_receive_mib: int,
-        with_reflection: bool,
+        trainings: Trainings,
+        settings: ServerSettings,
     ) -> None:
         logging.getLogger("grpc._cython.cygrpc").addFilter(_LOST_RECEIVERS)
         self._grpc = grpc.aio.server(
@@ -69,7 +73,7 @@ class Server:
             options=[
                 # Otherwise a second daemon would silently share the port.
                 ("grpc.so_reuseport", 0),
-                ("grpc.max_receive_message_length", max_receive_mib * _MIB),
+                ("grpc.max_receive_message_length", settings.max_receive_mib * _MIB),
                 ("grpc.max_send_message_length", 16 * _MIB),
                 ("grpc.max_metadata_size", 8192),
             ],
@@ -77,14 +81,16 @@ class Server:
         self._health = health.aio.HealthServicer()
         self._segmentations = segmentations = SegmentationService(engine, watches, journal, feed)
         server = ServerService(engine, watches, journal, feed, lambda: segmentations.subscribers)
-        model_service_pb2_grpc.add_ModelServiceServicer_to_server(
-            ModelService(engine.registry, engine.lane.name), self._grpc
-        )
+        models = ModelService(trainings.library, engine.lane.name, watches, trainings)
+        files = TrainingFiles(trainings, settings.roots)
+        training = TrainingService(trainings, files, models)
+        model_service_pb2_grpc.add_ModelServiceServicer_to_server(models, self._grpc)
+        training_service_pb2_grpc.add_TrainingServiceServicer_to_server(training, self._grpc)
         watch_service_pb2_grpc.add_WatchServiceServicer_to_server(WatchService(watches), self._grpc)
         segmentation_service_pb2_grpc.add_SegmentationServiceServicer_to_server(segmentations, self._grpc)
         server_service_pb2_grpc.add_ServerServiceServicer_to_server(server, self._grpc)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
-        if with_reflection:
+        if settings.reflection:
             names = (*SERVICE_NAMES, health.SERVICE_NAME, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, self._grpc)
 

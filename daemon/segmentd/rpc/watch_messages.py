@@ -52,6 +52,7 @@ _FIELDS = {
     "with_image": _Field("with_image"),
     "settle_duration": _Field("settle_seconds", _seconds, duration),
     "min_confidence": _Field("min_confidence"),
+    "pixel_size_tolerance": _Field("pixel_size_tolerance"),
     "give_up_duration": _Field("give_up_seconds", _seconds, duration),
     "poll": _Field("poll"),
     "poll_interval": _Field("poll_seconds", _seconds, duration),

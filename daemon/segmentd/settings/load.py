@@ -35,6 +35,11 @@ class Settings(Table):
     journal: JournalSettings = Field(default_factory=JournalSettings)
     watch: tuple[WatchSettings, ...] = ()
 
+    @property
+    def training_folder(self) -> Path:
+        """Where trainings are kept."""
+        return self.models.training_folder or self.journal.folder.parent / "training"
+
     def watch_specs(self) -> tuple[WatchSpec, ...]:
         """Return the watches as the daemon runs them, in the order of the file."""
         return tuple(watch.spec() for watch in self.watch)

@@ -99,6 +99,8 @@ class ModelSettings(Table):
 
     folder: AbsolutePath = Field(default_factory=lambda: data_home() / "models")
     """folder of the models: NAME.segmodel, and networks as .czann, .czseg, .czmodel or .onnx"""
+    training_folder: AbsolutePath | None = None
+    """folder of trainings, their images and labels; default: training, beside the folder of the journal"""
     vgg19_weights: Later = None
     """weights for the deep feature sets"""
 
@@ -147,6 +149,8 @@ class WatchSettings(Table):
     """time between looks at the whole folder beside events"""
     existing: Literal["process", "ignore"] = "process"
     """what to do with files that are there when the watch is new"""
+    pixel_size_tolerance: Annotated[float, Field(ge=0, le=10)] | None = None
+    """largest difference between pixel sizes of image and model, as a share (0.1 is 10 %); left out: any"""
     min_confidence: Annotated[int, Field(ge=0, le=100)] = 0
     """percent of confidence below which a pixel gets no label"""
     border: Annotated[int, Field(ge=0, le=4096)] | None = None
@@ -198,7 +202,12 @@ class WatchSettings(Table):
             existing=self.existing,
             priority=self.priority,
             options=SegmentOptions(
-                self.border, self.tile, self.min_confidence, self.postprocessing, self.confidence
+                self.border,
+                self.tile,
+                self.min_confidence,
+                self.postprocessing,
+                self.confidence,
+                self.pixel_size_tolerance,
             ),
             marker_file=self.marker_file,
             move_to=self.move_to,

@@ -6,7 +6,17 @@ from typing import Annotated
 
 import typer
 
-from segmentctl.cli import min_confidence, models, status, submit, tail, watch
+from segmentctl.cli import (
+    min_confidence,
+    model_border,
+    model_changes,
+    models,
+    status,
+    submit,
+    tail,
+    train,
+    watch,
+)
 
 app = typer.Typer(
     name="segmentctl",
@@ -32,7 +42,10 @@ def _common(
 
 
 app.command("status")(status.status)
+model_changes.add_to(models.app)
+models.app.command("border")(model_border.border)
 app.add_typer(models.app, name="models")
+app.add_typer(train.app, name="train")
 app.add_typer(watch.app, name="watch")
 app.command("tail")(tail.tail)
 app.command("submit")(submit.submit)

@@ -1,4 +1,4 @@
-"""`segmentctl models`: which models there are, and which stay in memory."""
+"""`segmentctl models`: which models there are, what each of them is, and which stay in memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from segmentctl.cli.listing import AsJson, id_of, print_json, show
 if TYPE_CHECKING:
     from segmentd.v1.model_service_pb2 import Model
 
-app = typer.Typer(help="Look up models, and say which stay in memory.", no_args_is_help=True)
+app = typer.Typer(help="Look up models, take them in, change them, and go back.", no_args_is_help=True)
 
 ModelName = Annotated[str, typer.Argument(metavar="NAME", help="Id or display name of the model.")]
 
@@ -25,8 +25,23 @@ def list_models(context: typer.Context, as_json: AsJson = False) -> None:
     if as_json:
         print_json(models)
         return
-    columns = ("model", "name", "state", "features", "images", "classes", "device")
+    columns = ("model", "name", "version", "state", "features", "images", "classes", "used by", "device")
     show(columns, [_model_row(model) for model in models], empty="No models.")
+
+
+@app.command("show")
+def show_model(context: typer.Context, name: ModelName, as_json: AsJson = False) -> None:
+    """Show everything about a model: settings, classes, scores, who uses it."""
+    with connected(context) as client:
+        model = client.model(name)
+    if as_json:
+        print_json(model)
+        return
+    show(("", ""), [(f"{what}:", value) for what, value in _facts(model)])
+    if model.scores.confusion:
+        from segmentctl.cli.scores import show_scores
+
+        show_scores(model.scores, model.classes)
 
 
 @app.command("load")
@@ -67,9 +82,39 @@ def _model_row(model: Model) -> tuple[str, ...]:
     return (
         id_of(model.name),
         model.display_name,
+        str(model.version),
         with_reason(state, model.state_reason),
         model.feature_set or model.kind,
         f"{enum_text(model, 'pixel_type')}, {channels}" if known else "",
         ", ".join(entry.display_name for entry in model.classes),
+        ", ".join(id_of(watch) for watch in model.watches),
         model.device,
     )
+
+
+def _facts(model: Model) -> list[tuple[str, str]]:
+    from segmentctl.cli.messages import enum_text, with_reason
+
+    border = f"{model.border_pixels} px"
+    if model.original_border_pixels != model.border_pixels:
+        border += f" (made with {model.original_border_pixels} px)"
+    made = model.create_time.ToDatetime().isoformat(" ", "seconds") if model.HasField("create_time") else ""
+    facts = [
+        ("model", id_of(model.name)),
+        ("name", model.display_name),
+        ("description", model.description),
+        ("version", f"{model.version}, {model.size_bytes / 2**20:.1f} MiB"),
+        ("state", with_reason(enum_text(model, "state"), model.state_reason)),
+        ("device", model.device),
+        ("kind", " ".join(part for part in (model.kind, model.feature_set) if part)),
+        ("images", f"{enum_text(model, 'pixel_type')}, {', '.join(model.channels)}"),
+        ("normalization", model.normalization),
+        ("border", border),
+        ("post-processing", model.postprocessing),
+        ("classes", ", ".join(f"{c.value} {c.display_name} {c.color}" for c in model.classes)),
+        ("used by", ", ".join(id_of(watch) for watch in model.watches)),
+        ("training", id_of(model.training)),
+        ("made", made),
+        ("digest", model.digest),
+    ]
+    return [(what, value) for what, value in facts if value]

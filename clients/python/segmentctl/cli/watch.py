@@ -40,6 +40,9 @@ Rescan = Annotated[float | None, typer.Option(help="Seconds between looks at the
 Existing = Annotated[str | None, typer.Option(help="Files that are there already: process, ignore.")]
 MinConfidence = Annotated[int | None, typer.Option(help="Labels below this confidence in percent become 0.")]
 Confidence = Annotated[str | None, typer.Option(help="What the confidence image holds: map, marginal.")]
+PixelSizeTolerance = Annotated[
+    float | None, typer.Option(help="Largest difference of pixel sizes, image to model, as a share.")
+]
 Border = Annotated[int | None, typer.Option(help="Overlap around tiles in pixels.")]
 Tile = Annotated[int | None, typer.Option(help="Edge of a tile in pixels.")]
 Postprocessing = Annotated[str | None, typer.Option(help="What is done to the labels: none, crf.")]
@@ -92,6 +95,7 @@ def create_watch(
     existing: Existing = None,
     min_confidence: MinConfidence = None,
     confidence: Confidence = None,
+    pixel_size_tolerance: PixelSizeTolerance = None,
     border: Border = None,
     tile: Tile = None,
     postprocessing: Postprocessing = None,
@@ -132,6 +136,7 @@ def update_watch(
     existing: Existing = None,
     min_confidence: MinConfidence = None,
     confidence: Confidence = None,
+    pixel_size_tolerance: PixelSizeTolerance = None,
     border: Border = None,
     tile: Tile = None,
     postprocessing: Postprocessing = None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -27,10 +27,16 @@ Report = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class TrainingPair:
-    """An image and the label image drawn on it."""
+    """An image and the label image drawn on it.
+
+    `plane` is the plane of the image that labels of one plane were drawn on, the first one by default; `name`
+    is what messages call the image.
+    """
 
     image: Path
     labels: Path
+    plane: PlaneIndex = field(default_factory=PlaneIndex)
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,8 @@ class TrainingRequest:
     channel: str | None = None
     seed: int = 0
     threads: int = 1
+    description: str = ""
+    postprocessing: str = "none"
 
 
 def _bad(message: str, **metadata: str) -> SegmentdError:
@@ -54,6 +62,12 @@ def _bad(message: str, **metadata: str) -> SegmentdError:
 def image_stem(path: Path) -> str:
     """File name without image suffixes: `x.ome.tif` and `x.tif` are both `x`."""
     return _SUFFIXES.sub("", path.name)
+
+
+def image_suffix(name: str) -> str:
+    """The ending that tells the format, in lower case: `.ome.tif` of `x.ome.tif`, else `.tif`."""
+    found = _SUFFIXES.search(name)
+    return found.group().lower() if found else ".tif"
 
 
 def match_pairs(images: Path, labels: Path) -> tuple[list[TrainingPair], list[Path]]:
@@ -105,7 +119,7 @@ def train_model(
     first: FrameInfo | None = None
     channel: tuple[str, int] | None = None
     for number, pair in enumerate(request.pairs):
-        report(pair.image.name, number, len(request.pairs))
+        report(pair.name or pair.image.name, number, len(request.pairs))
         with open_image(pool, pair.image) as image, open_image(pool, pair.labels) as labels:
             if first is None:
                 first = image.info
@@ -155,6 +169,8 @@ def _fit(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         library_versions=trained.library_versions,
         scores=trained.scores,
+        description=request.description,
+        postprocessing=request.postprocessing,
     )
     trained.forest.check()
     return bundle.seal(card, trained.forest)
@@ -225,6 +241,7 @@ def _label_planes(
         )
     for index in info.planes():
         values = labels.read_plane(index).pixels[0]
+        target = index if info.plane_count > 1 else pair.plane
         if values.dtype.kind == "f" or values.min() < 0 or values.max() > 255:
             raise _bad(f"{pair.labels}: labels are whole numbers from 0 (unlabelled) to 255")
-        yield index, values.astype(np.uint8)
+        yield target, values.astype(np.uint8)

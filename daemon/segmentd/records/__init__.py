@@ -1,0 +1,49 @@
+"""The records that flow through the daemon: frozen, plain, without behaviour worth a test.
+
+Frame -> Plane(C, Y, X) -> Tile -> FeatureStack(F, h, w) -> ClassScores(K, h, w) -> Segmentation ->
+ResultEvent. Tiles, feature stacks and class scores are plain arrays and have no record.
+"""
+
+from __future__ import annotations
+
+from segmentd.records.images import (
+    FileStamp,
+    FrameInfo,
+    PixelSize,
+    PixelType,
+    Plane,
+    PlaneIndex,
+    Region,
+)
+from segmentd.records.models import (
+    ClassInfo,
+    ModelCard,
+    SegmentOptions,
+)
+from segmentd.records.segmentations import (
+    Fault,
+    ResultEvent,
+    Segmentation,
+    SegmentationState,
+)
+from segmentd.records.watches import (
+    WatchSpec,
+)
+
+__all__ = [
+    "ClassInfo",
+    "Fault",
+    "FileStamp",
+    "FrameInfo",
+    "ModelCard",
+    "PixelSize",
+    "PixelType",
+    "Plane",
+    "PlaneIndex",
+    "Region",
+    "ResultEvent",
+    "SegmentOptions",
+    "Segmentation",
+    "SegmentationState",
+    "WatchSpec",
+]

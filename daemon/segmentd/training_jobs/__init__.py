@@ -1,0 +1,13 @@
+"""Training: of folders of files at once, or step by step with images and labels that the daemon keeps."""
+
+from __future__ import annotations
+
+from segmentd.training_jobs.from_files import (
+    TrainingPair,
+    TrainingRequest,
+    image_stem,
+    match_pairs,
+    train_model,
+)
+
+__all__ = ["TrainingPair", "TrainingRequest", "image_stem", "match_pairs", "train_model"]

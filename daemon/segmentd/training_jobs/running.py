@@ -1,0 +1,124 @@
+"""Training runs: one at a time, each in a process of its own, below the lanes in priority."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+from segmentd import telemetry
+from segmentd.errors import Reason, SegmentdError
+from segmentd.models.bundle import SUFFIX, Model
+from segmentd.models.versions import sync
+from segmentd.training_jobs.child import TrainingProcess
+from segmentd.training_jobs.from_files import Report
+from segmentd.training_jobs.project import Result, Training
+from segmentd.training_jobs.settings_of import request_for
+from segmentd.training_jobs.store import TrainingStore
+
+_log = telemetry.get_logger(__name__)
+
+
+class Runner:
+    """Runs trainings and knows which ones run.
+
+    Parameters
+    ----------
+    store : TrainingStore
+        Where the models in work go.
+    threads : int
+        Threads of a training; the lanes need the other cores.
+    """
+
+    def __init__(self, store: TrainingStore, threads: int) -> None:
+        self.faults: dict[str, str] = {}
+        self._store = store
+        self._threads = threads
+        self._running: dict[str, TrainingProcess] = {}
+        self._turn = asyncio.Lock()
+
+    def is_running(self, training_id: str) -> bool:
+        """Whether a training runs or waits for its turn."""
+        return training_id in self._running
+
+    def require_idle(self, training_id: str) -> None:
+        """TRAINING_RUNNING where it runs."""
+        if self.is_running(training_id):
+            raise SegmentdError(
+                Reason.TRAINING_RUNNING,
+                f"training '{training_id}' is being trained; wait for its end, or cancel it",
+                resource=f"trainings/{training_id}",
+            )
+
+    def claim(self, training: Training) -> TrainingProcess:
+        """Mark a training as running, to be given to `run`; nothing may change it from now on."""
+        self.require_idle(training.id)
+        process = self._running[training.id] = TrainingProcess()
+        self.faults.pop(training.id, None)
+        return process
+
+    async def run(self, training: Training, process: TrainingProcess, report: Report) -> Training:
+        """Train and keep the model as the one in work; the one before stays if that fails.
+
+        Parameters
+        ----------
+        training, process
+            As claimed.
+        report : callable
+            Called in another thread with what is being done, steps done and in all.
+
+        Raises
+        ------
+        SegmentdError
+            TRAINING_CANCELLED, BAD_TRAINING_DATA, or what reading an image raises.
+        """
+        staged = await asyncio.to_thread(self._store.staged_path, SUFFIX)
+        try:
+            report("waiting", 0, len(training.images))
+            async with self._turn:
+                model, seconds = await self._trained(training, process, staged, report)
+            return await asyncio.to_thread(self._keep, training, staged, model, seconds)
+        except SegmentdError as error:
+            if process.cancelled:
+                raise SegmentdError(
+                    Reason.TRAINING_CANCELLED,
+                    f"training '{training.id}' was cancelled",
+                    resource=training.name,
+                ) from error
+            self.faults[training.id] = error.message
+            raise
+        finally:
+            self._running.pop(training.id, None)
+            await asyncio.to_thread(staged.unlink, missing_ok=True)
+
+    async def cancel(self, training_id: str) -> None:
+        """End a training that runs or waits."""
+        process = self._running.get(training_id)
+        if process is not None:
+            await asyncio.to_thread(process.cancel)
+
+    async def close(self) -> None:
+        """End all trainings."""
+        for training_id in list(self._running):
+            await self.cancel(training_id)
+
+    async def _trained(
+        self, training: Training, process: TrainingProcess, staged: Path, report: Report
+    ) -> tuple[Model, float]:
+        request = request_for(training, self._store, self._threads)
+        work = asyncio.ensure_future(asyncio.to_thread(process.run, request, staged, report))
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            await asyncio.to_thread(process.cancel)
+            await asyncio.wait([work])
+            if not work.cancelled() and work.exception() is None:
+                _log.info("training was given up at its end", training=training.id)
+            raise
+
+    def _keep(self, training: Training, staged: Path, model: Model, seconds: float) -> Training:
+        path = self._store.model_path(training)
+        staged.replace(path)
+        sync(path.parent)
+        result = Result(model.card.digest, training.revision, seconds, model.card.scores)
+        return self._store.save(replace(self._store.get(training.id), result=result))
