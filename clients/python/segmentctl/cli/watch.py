@@ -39,13 +39,13 @@ PollSeconds = Annotated[float | None, typer.Option(help="Seconds between looks w
 Rescan = Annotated[float | None, typer.Option(help="Seconds between looks at the whole folder.")]
 Existing = Annotated[str | None, typer.Option(help="Files that are there already: process, ignore.")]
 MinConfidence = Annotated[int | None, typer.Option(help="Labels below this confidence in percent become 0.")]
-Confidence = Annotated[str | None, typer.Option(help="What the confidence image holds: map, marginal.")]
 PixelSizeTolerance = Annotated[
     float | None, typer.Option(help="Largest difference of pixel sizes, image to model, as a share.")
 ]
+Confidence = Annotated[str | None, typer.Option(help="Confidence with crf: map, marginal.")]
 Border = Annotated[int | None, typer.Option(help="Overlap around tiles in pixels.")]
 Tile = Annotated[int | None, typer.Option(help="Edge of a tile in pixels.")]
-Postprocessing = Annotated[str | None, typer.Option(help="What is done to the labels: none, crf.")]
+Postprocessing = Annotated[str | None, typer.Option(help="Before labels are decided: none, crf.")]
 WithImage = Annotated[
     bool | None, typer.Option("--with-image/--without-image", help="Image channels before the classes.")
 ]
