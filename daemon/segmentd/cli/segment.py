@@ -55,9 +55,12 @@ def segment(
         typer.Option("--with-image", help="With multichannel: the image's own channels in front, one file."),
     ] = False,
     postprocessing: Annotated[
-        str,
-        typer.Option(help="none, or crf: a conditional random field removes specks and sharpens borders."),
-    ] = "none",
+        str | None,
+        typer.Option(
+            help="none, or crf: a conditional random field removes specks and sharpens borders. "
+            "Default: the model's own."
+        ),
+    ] = None,
     confidence: Annotated[
         str, typer.Option(help="With crf: map (100 everywhere), or marginal (the probability after it).")
     ] = "map",
@@ -80,7 +83,7 @@ def segment(
     """
     with exits.reported():
         exits.require_choice("--format", format, FORMATS)
-        exits.require_choice("--postprocessing", postprocessing, ("none", "crf"))
+        exits.require_choice("--postprocessing", postprocessing or "none", ("none", "crf"))
         exits.require_choice("--confidence", confidence, ("map", "marginal"))
         if confidence == "marginal" and postprocessing != "crf":
             raise exits.UsageError("--confidence marginal needs --postprocessing crf")
@@ -98,7 +101,7 @@ def _segment(
     model: str,
     out: Path,
     models: Path | None,
-    how: tuple[int | None, int | None, int, str, str, float | None],
+    how: tuple[int | None, int | None, int, str | None, str, float | None],
     threads: int | None,
     outputs: tuple[str, ...],
     with_image: bool,

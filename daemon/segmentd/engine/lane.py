@@ -130,8 +130,9 @@ class CpuLane:
         digest: str | None = None,
     ) -> Job:
         """Make a plane ready to be computed; parameters and errors as those of `segment`."""
-        plane = self.model(path, digest).job(source, channels, options)
-        if options.postprocessing == CRF:
+        model = self.model(path, digest)
+        plane = model.job(source, channels, options)
+        if (options.postprocessing or model.card.postprocessing) == CRF:
             return CrfJob(plane.scored(), channels, options, self._refiner)
         return plane
 

@@ -42,7 +42,7 @@ SOURCE_FOLDER = "source/"
 # Images and labels that a model was trained on, where it was exported with them.
 TRAINING_FOLDER = "training/"
 # What a model may ask for by default: what the lanes do.
-POSTPROCESSINGS = ("none",)
+POSTPROCESSINGS = ("none", "crf")
 _KINDS = (FOREST, NETWORK, REGRESSION)
 _MANIFEST = "model.json"
 _ADVICE = "train the model again or import it from its source"

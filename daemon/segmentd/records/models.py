@@ -30,7 +30,7 @@ class SegmentOptions:
     border_px: int | None = None
     tile_px: int | None = None
     min_confidence: int = 0
-    postprocessing: str = "none"
+    postprocessing: str | None = None
     confidence: str = "map"
     pixel_size_tolerance: float | None = None
 

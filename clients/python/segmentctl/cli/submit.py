@@ -64,8 +64,11 @@ def submit(
         int, typer.Option(min=0, max=100, help="Labels below this confidence in percent become 0.")
     ] = 0,
     postprocessing: Annotated[
-        str, typer.Option(help="none, or crf; `segmentctl models postprocessings` tells what there is.")
-    ] = "none",
+        str,
+        typer.Option(
+            help="none, or crf; `segmentctl models postprocessings` tells. Default: the model's own."
+        ),
+    ] = "",
     confidence: Annotated[
         Confidence, typer.Option(help="With crf: 100 everywhere (map), or its probability (marginal).")
     ] = Confidence.MAP,
