@@ -97,7 +97,7 @@ class Daemon:
             journal = stack.enter_context(closing(await self._unless_stopped(opening)))
             self._claims.claim(folder, subject="journal.folder").hold()  # it may have been made just now
             pool = stack.enter_context(WorkerPool(DECODERS))
-            lane = make_lane(self._settings.device)
+            lane = make_lane(self._settings.device, self._settings.models.vgg19_weights)
             stack.callback(lane.close)
             feed = Feed(journal)
             registry = Registry(self._settings.models.folder, lane.load, lane.unload)
@@ -108,7 +108,14 @@ class Daemon:
                 Parts(engine, pool, journal, feed, self._claims),
                 WatchStore(journal),
             )
-            trainings = open_trainings(self._settings.training_folder, pool, lane, engine.scheduler, registry)
+            trainings = open_trainings(
+                self._settings.training_folder,
+                pool,
+                lane,
+                engine.scheduler,
+                registry,
+                self._settings.models.vgg19_weights,
+            )
             server = Server(engine, watches, journal, feed, trainings, self._settings.server)
             telling = keep_telling(self._notifier, lane.work_since, lambda: self._status(watches, journal))
             self._in_background(stack, telling)

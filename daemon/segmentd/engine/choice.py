@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from segmentd.engine import simulated_device
 from segmentd.engine.device_lane import DeviceLane
 from segmentd.engine.lane import CpuLane
@@ -12,8 +14,8 @@ from segmentd.settings import DeviceSettings
 NO_GPU = "this version computes on the CPU only"
 
 
-def make_lane(settings: DeviceSettings) -> Lane:
-    """Make the lane for `[device]`.
+def make_lane(settings: DeviceSettings, vgg19_weights: Path | None = None) -> Lane:
+    """Make the lane for `[device]`; `vgg19_weights` is what deep features are computed with.
 
     Raises
     ------
@@ -22,8 +24,8 @@ def make_lane(settings: DeviceSettings) -> Lane:
     """
     device = simulated_device.from_environment()
     if device is not None and settings.prefer != "cpu":
-        return DeviceLane(device, CpuLane(settings.threads), settings.require_gpu)
+        return DeviceLane(device, CpuLane(settings.threads, vgg19_weights=vgg19_weights), settings.require_gpu)
     if settings.require_gpu:
         raise ConfigurationError([f"device.require_gpu = true: must be false; {NO_GPU}"])
     why = f"device.prefer is cuda, but {NO_GPU}" if settings.prefer == "cuda" else ""
-    return CpuLane(settings.threads, why)
+    return CpuLane(settings.threads, why, vgg19_weights)

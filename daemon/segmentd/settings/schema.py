@@ -101,8 +101,8 @@ class ModelSettings(Table):
     """folder of the models: NAME.segmodel, and networks as .czann, .czseg, .czmodel or .onnx"""
     training_folder: AbsolutePath | None = None
     """folder of trainings, their images and labels; default: training, beside the folder of the journal"""
-    vgg19_weights: Later = None
-    """weights for the deep feature sets"""
+    vgg19_weights: AbsolutePath | None = None
+    """file of VGG19 weights (.h5, from Keras) for the deep feature sets; left out: what Keras has cached"""
 
 
 class JournalSettings(Table):
