@@ -1,7 +1,8 @@
 """Deep features: VGG19 up to a layer, through TensorFlow and Keras (extra `deep`).
 
-TensorFlow is imported when the first extractor is made, computes on the CPU, and uses as many threads as that
-one was given. Weights are arrays; nothing of Keras' own loading is used, and nothing is ever downloaded.
+TensorFlow is imported when the first extractor is made, and computes on the CPU. A tile is computed by one
+thread, so that its numbers do not depend on how many there are; several tiles are computed side by side.
+Weights are arrays; nothing of Keras' own loading is used, and nothing is ever downloaded.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ def grey_values(tile: npt.NDArray[np.generic], scale: Scale | None) -> Floats:
 
 
 class Extractor:
-    """A deep feature set in memory.
+    """A deep feature set in memory; may be used by several threads at once.
 
     Parameters
     ----------
@@ -78,7 +79,7 @@ class Extractor:
     projection : float32 array (features, outputs of the last layer), optional
         Of sets that have one.
     threads : int
-        Of TensorFlow; the first extractor of a process decides.
+        How many calls may compute at once; the first extractor of a process decides for all.
 
     Attributes
     ----------
@@ -100,6 +101,7 @@ class Extractor:
 
         self.feature_set = feature_set
         self.projection = projection
+        self.threads = threads
         self.library_versions = {"keras": keras.__version__, "tensorflow": tensorflow.__version__}
         self._run = _compiled(tensorflow, feature_set, layers, projection)
 
@@ -189,8 +191,8 @@ def _tensorflow(threads: int) -> Any:
 
     try:
         tensorflow.config.set_visible_devices([], "GPU")
-        tensorflow.config.threading.set_intra_op_parallelism_threads(threads)
-        tensorflow.config.threading.set_inter_op_parallelism_threads(1)
+        tensorflow.config.threading.set_intra_op_parallelism_threads(1)
+        tensorflow.config.threading.set_inter_op_parallelism_threads(threads)
     except RuntimeError:  # it runs already, as it was told then
         return tensorflow
     return tensorflow

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-
 import numpy as np
 import numpy.typing as npt
 
@@ -22,7 +20,7 @@ PACKET_BYTES = 16 << 20
 class DeepPredictor:
     """Computes tiles with one model; may be used by several threads at once.
 
-    One call of the network uses all threads, and calls take turns: several at once would need more memory.
+    Each needs about 130 MiB for the network's layers, which is why tiles are smaller than those of filters.
     """
 
     tile_px = deep.TILE_PX
@@ -37,7 +35,6 @@ class DeepPredictor:
         places[used] = np.arange(len(used))
         self._forest = packets.compile_forest(model.forest, places)
         self._kernel = packets.choose_kernel()
-        self._turn = threading.Lock()
 
     @property
     def reach_px(self) -> int:
@@ -58,7 +55,7 @@ class DeepPredictor:
 
         Parameters as for `segmentd.compute.deep.Extractor.cells`; a grey level is of no use here.
         """
-        with self._turn, telemetry.stage("network"):
+        with telemetry.stage("network"):
             cells = self._extractor.cells(pixels, core, border_px, scale, first_row, plane_height)
         labels = np.empty((core.height, core.width), np.uint8)
         confidence = np.empty_like(labels)

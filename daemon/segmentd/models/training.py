@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
@@ -81,18 +82,17 @@ def collect(
     mask = normalize.masked(pixels)
     if mask is not None:
         labels = np.where(mask, np.uint8(0), labels)
-    parts, values = [], []
+    drawn = []
     for core in cover(labels.shape[0], labels.shape[1], TRAINING_TILE_PX):
         window = labels[core.y : core.y + core.height, core.x : core.x + core.width]
-        marked = window > 0
-        if not marked.any():
-            continue
-        parts.append(features(core, marked))
-        values.append(window[marked])
-    if not parts:
+        if window.any():
+            drawn.append((core, window))
+    if not drawn:
         planes = len(pixels) * len(feature_set)
         return Samples(np.empty((0, planes), np.float32), np.empty(0, np.uint8))
-    return Samples(np.concatenate(parts), np.concatenate(values))
+    with ThreadPoolExecutor(extractor.threads if extractor else 1) as pool:
+        parts = list(pool.map(lambda tile: features(tile[0], tile[1] > 0), drawn))
+    return Samples(np.concatenate(parts), np.concatenate([window[window > 0] for _, window in drawn]))
 
 
 def _filtered(pixels: npt.NDArray[np.generic], scale: Scale | None, feature_set: FeatureSet) -> TileFeatures:
