@@ -24,7 +24,9 @@ def make_lane(settings: DeviceSettings, vgg19_weights: Path | None = None) -> La
     """
     device = simulated_device.from_environment()
     if device is not None and settings.prefer != "cpu":
-        return DeviceLane(device, CpuLane(settings.threads, vgg19_weights=vgg19_weights), settings.require_gpu)
+        return DeviceLane(
+            device, CpuLane(settings.threads, vgg19_weights=vgg19_weights), settings.require_gpu
+        )
     if settings.require_gpu:
         raise ConfigurationError([f"device.require_gpu = true: must be false; {NO_GPU}"])
     why = f"device.prefer is cuda, but {NO_GPU}" if settings.prefer == "cuda" else ""

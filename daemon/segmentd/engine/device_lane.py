@@ -22,13 +22,14 @@ from segmentd.engine.device import Device, DeviceLostError, DeviceOutOfMemoryErr
 from segmentd.engine.ladder import BackOff, Fit
 from segmentd.engine.lane import CpuLane
 from segmentd.engine.lanes import DeviceState, TileListener, strips
-from segmentd.engine.loaded import ForestJob, Job, LoadedForest
+from segmentd.engine.loaded import DeepJob, ForestJob, Job, LoadedForest
 from segmentd.engine.predictor import Predictor
 from segmentd.engine.segmenter import Band, BandResult, TileResult
 from segmentd.engine.source import PlaneSource
 from segmentd.errors import Reason, SegmentdError
 from segmentd.records import ModelCard, Region, SegmentOptions
 
+_COMPUTED_BY_CPU: dict[type, str] = {CrfJob: "conditional random fields", DeepJob: "deep features"}
 _log = telemetry.get_logger(__name__)
 
 
@@ -162,7 +163,7 @@ class DeviceLane:
     def _tiles(self, job: Job, band: Band, trail: _Trail) -> Iterator[TileResult]:
         """The tiles of a band as they are done, on the device while that can be used."""
         if not isinstance(job, ForestJob):
-            what = "conditional random fields" if isinstance(job, CrfJob) else "imported networks"
+            what = _COMPUTED_BY_CPU.get(type(job), "imported networks")
             self._turn_to_cpu(trail, f"{self.name} computes no {what} in this version")
             yield from self._cpu.tiles(job.work(band))
             return
