@@ -54,10 +54,7 @@ FAULTS = [
         '[device]\nmemory_budget = "4GiB"',
         'device.memory_budget = "4GiB": not supported in this version; leave it out',
     ),
-    (
-        '[models]\nvgg19_weights = "w.h5"',
-        'models.vgg19_weights = "w.h5": not supported in this version; leave it out',
-    ),
+    (),
     ('[models]\nfolder = ""', 'models.folder = "": must be a path: a text that is not empty'),
     (
         '[models]\nfolder = "~no-such-user/x"',
