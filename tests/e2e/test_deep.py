@@ -73,6 +73,12 @@ def test_every_set_trains_and_predicts_in_the_daemon(
             assert confidence.mean() > 60, name
             if name == "deep128":
                 assert np.mean(labels == expected) >= 0.999
+        client.create_training("Trained here", feature_set="deep50", normalization="percentile")
+        image = client.add_training_image("trained-here", tmp_path / "deep64" / "images" / "a.tif")
+        client.set_training_labels(image.name, tmp_path / "deep64" / "labels" / "a.tif")
+        trained = client.run_training("trained-here")
+        assert trained.scores.accuracy > 0.8
+        assert client.segment_training_image(image).labels.shape == images["deep64"].shape
         assert has_tensorflow(daemon.pid)
         daemon.stop()
 

@@ -98,11 +98,12 @@ class DeepFeatureSet:
 
 def deep_sets() -> tuple[DeepFeatureSet, ...]:
     """All deep feature sets."""
+    needs = "slow, needs the extra 'deep' and VGG19 weights"
     block1, block2, block3 = VGG19[:2], VGG19[:4], VGG19[:6]
     return (
-        DeepFeatureSet("deep64", "64 features a channel: VGG19 up to block1_conv2", block1),
-        DeepFeatureSet("deep128", "128 features a channel: VGG19 up to block2_conv2", block2),
-        DeepFeatureSet("deep256", "256 features a channel: VGG19 up to block3_conv2", block3),
-        DeepFeatureSet("deep50", "50 features a channel: random mixtures of deep128", block2, 50),
-        DeepFeatureSet("deep70", "70 features a channel: random mixtures of deep256", block3, 70),
+        DeepFeatureSet("deep64", f"64 features a channel: VGG19 up to block1_conv2; {needs}", block1),
+        DeepFeatureSet("deep128", f"128 features a channel: VGG19 up to block2_conv2; {needs}", block2),
+        DeepFeatureSet("deep256", f"256 features a channel: VGG19 up to block3_conv2; {needs}", block3),
+        DeepFeatureSet("deep50", f"50 features a channel: random mixtures of deep128; {needs}", block2, 50),
+        DeepFeatureSet("deep70", f"70 features a channel: random mixtures of deep256; {needs}", block3, 70),
     )
