@@ -49,8 +49,11 @@ def fill(cells, planes, stride, first_column, columns, out):
     out : float32 array (packet rows * columns, n, 64)
         Packets of 8 x 8 pixels row by row.
     """
-    rows = out.shape[0] // columns
     along_x = np.empty((_EDGE // 2 + 2, _EDGE), np.float32)
+    # The same in every packet, but for the cell that it begins in
+    before, share = np.empty(_EDGE, np.int64), np.empty(_EDGE, np.float32)
+    for i in range(_EDGE):
+        before[i], share[i] = _neighbour(i, stride)
     for packet in range(out.shape[0]):
         y, x = packet // columns * _EDGE, (first_column + packet % columns) * _EDGE
         for n in range(planes.size):
@@ -60,18 +63,15 @@ def fill(cells, planes, stride, first_column, columns, out):
                     for j in range(_EDGE):
                         target[i * _EDGE + j] = source[y + i + MARGIN_CELLS, x + j + MARGIN_CELLS]
                 continue
-            top, _ = _neighbour(y, stride)
             for k in range(_EDGE // stride + 2):
+                line = source[y // stride + k]
                 for j in range(_EDGE):
-                    before, share = _neighbour(x + j, stride)
-                    along_x[k, j] = _between(source[top + k, before], source[top + k, before + 1], share)
+                    left = x // stride + before[j]
+                    along_x[k, j] = _between(line[left], line[left + 1], share[j])
             for i in range(_EDGE):
-                before, share = _neighbour(y + i, stride)
+                upper, lower = along_x[before[i]], along_x[before[i] + 1]
                 for j in range(_EDGE):
-                    target[i * _EDGE + j] = _between(
-                        along_x[before - top, j], along_x[before - top + 1, j], share
-                    )
-    return rows
+                    target[i * _EDGE + j] = _between(upper[j], lower[j], share[i])
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
