@@ -54,7 +54,6 @@ FAULTS = [
         '[device]\nmemory_budget = "4GiB"',
         'device.memory_budget = "4GiB": not supported in this version; leave it out',
     ),
-    (),
     ('[models]\nfolder = ""', 'models.folder = "": must be a path: a text that is not empty'),
     (
         '[models]\nfolder = "~no-such-user/x"',
