@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from http.client import HTTPException
+from http.client import HTTPException, HTTPMessage
 from pathlib import Path
 from typing import IO
 from urllib.parse import unquote, urlsplit
@@ -15,6 +15,7 @@ from segmentctl.transfer import CHUNK_BYTES, OnBytes
 MAX_BYTES = 2 << 30
 """Largest file; the daemon takes no larger model."""
 
+_NOT_IN_NAMES = re.compile(r"[^\w.-]")
 _SHA256 = re.compile("[0-9a-fA-F]{64}")
 
 
@@ -60,7 +61,7 @@ def fetch(
         raise FetchError(f"'{sha256}' is no SHA-256: 64 digits 0 to 9, a to f")
     schemes = ("https", "http") if allow_http else ("https",)
     _check_scheme(url, schemes)
-    path = folder / (Path(unquote(urlsplit(url).path)).name or "model")
+    path = folder / _file_name(url)
     try:
         with _opener(schemes).open(Request(url), timeout=timeout) as answer, path.open("wb") as file:
             total = int(answer.headers.get("Content-Length") or 0)
@@ -92,26 +93,29 @@ def _copy(source: IO[bytes], target: IO[bytes], total: int, max_bytes: int, on_b
     return digest.hexdigest()
 
 
+def _file_name(url: str) -> str:
+    last = unquote(urlsplit(url).path).rpartition("/")[2]
+    return _NOT_IN_NAMES.sub("_", last).lstrip(".") or "model"
+
+
 def _check_scheme(url: str, schemes: tuple[str, ...]) -> None:
     if urlsplit(url).scheme.lower() not in schemes:
         raise FetchError(f"{url}: only {' and '.join(schemes)} addresses are fetched (see --allow-http)")
 
 
-class _Redirects(HTTPRedirectHandler):
+class Redirects(HTTPRedirectHandler):
     """Follows redirects, but not to where the user would not have gone."""
 
     def __init__(self, schemes: tuple[str, ...]) -> None:
         self._schemes = schemes
 
     def redirect_request(
-        self, req: Request, fp: IO[bytes], code: int, msg: str, headers: object, newurl: str
+        self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
     ) -> Request | None:
+        """Give the request for the new place, or refuse it."""
         _check_scheme(newurl, self._schemes)
-        return super().redirect_request(req, fp, code, msg, headers, newurl)  # type: ignore[arg-type]
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def _opener(schemes: tuple[str, ...]) -> OpenerDirector:
-    return build_opener(_Redirects(schemes))
-
-
-__all__ = ["MAX_BYTES", "FetchError", "fetch"]
+    return build_opener(Redirects(schemes))

@@ -58,11 +58,17 @@ def _planes(document: Any) -> Pixels:
 
 
 def _about(metadata: dict[str, Any]) -> About:
-    fields = metadata.get("ImageDocument", {}).get("Metadata", {})
-    scaling = ((fields.get("Scaling") or {}).get("Items") or {}).get("Distance") or []
-    metres = {
-        entry.get("@Id"): entry.get("Value")
-        for entry in (scaling if isinstance(scaling, list) else [scaling])
-    }
-    sizes = (float(metres[axis]) * 1e6 if metres.get(axis) else None for axis in "YXZ")
-    return About(pixel_size=PixelSize(*sizes))
+    distances = _items(metadata, "Scaling", "Items", "Distance")
+    metres = {entry.get("@Id"): float(entry["Value"]) for entry in distances if entry.get("Value")}
+    sizes = (metres[axis] * 1e6 if axis in metres else None for axis in "YXZ")
+    channels = _items(metadata, "Information", "Image", "Dimensions", "Channels", "Channel")
+    names = tuple(entry.get("@Name") or "" for entry in channels)
+    return About(names if all(names) else (), PixelSize(*sizes))
+
+
+def _items(metadata: dict[str, Any], *path: str) -> list[dict[str, Any]]:
+    """Elements below ImageDocument/Metadata; the library gives a single one without a list."""
+    found: Any = metadata
+    for name in ("ImageDocument", "Metadata", *path):
+        found = found.get(name) if isinstance(found, dict) else None
+    return found if isinstance(found, list) else [found] if isinstance(found, dict) else []

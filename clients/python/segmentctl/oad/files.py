@@ -11,7 +11,15 @@ import numpy as np
 
 from segmentctl.oad.errors import ApplicationException
 from segmentctl.oad.image import About, Pixels, ZenImage
-from segmentd.imagefile import OmeChannel, OmeImage, OmeTiffWriter, PixelSize, PixelType, read_simple
+from segmentd.imagefile import (
+    OmeChannel,
+    OmeImage,
+    OmeTiffWriter,
+    PixelSize,
+    PixelType,
+    SegmentdError,
+    read_simple,
+)
 
 if TYPE_CHECKING:
     import tifffile
@@ -63,17 +71,21 @@ def _read_tiff(path: Path) -> tuple[Pixels, About]:
 
     try:
         with tifffile.TiffFile(path) as tiff:
-            if len(tiff.series) != 1:
+            if len(tiff.series) > 1:
                 raise ApplicationException(
                     f"{path} holds {len(tiff.series)} images; save each to a file of its own"
                 )
             names, size = _described(tiff.ome_metadata)
             series = tiff.series[0]
-            if series.keyframe.extrasamples:  # an alpha channel: the plain reader leaves it out
-                return read_simple(path), About(names, size)
-            return _ordered(series), About(names, size)
-    except tifffile.TiffFileError as error:
-        raise ApplicationException(f"{path} cannot be read: {error}", "IMAGE_CORRUPT") from error
+            if not series.keyframe.extrasamples:
+                return _ordered(series), About(names, size)
+        return read_simple(path), About(names, size)  # which leaves alpha channels out
+    except (ApplicationException, SegmentdError, FileNotFoundError, PermissionError):
+        raise
+    except Exception as error:  # the decoders raise whatever their C libraries report
+        raise ApplicationException(
+            f"{path} cannot be decoded: {error}. Copy or export the file again.", "IMAGE_CORRUPT"
+        ) from error
 
 
 def _ordered(series: tifffile.TiffPageSeries) -> Pixels:

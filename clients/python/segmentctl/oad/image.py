@@ -84,7 +84,7 @@ class ZenImage:
 
     Notes
     -----
-    `numpy.asarray(image)` gives the pixels without leading axes of length 1: (Y, X) of a plain image.
+    `numpy.asarray(image)` gives the pixels without T, Z and C where they are 1 long: (Y, X) of a plain image.
     """
 
     def __init__(
@@ -101,9 +101,8 @@ class ZenImage:
         self.about = about or About()
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
-        array = self.pixels
-        while array.ndim > 2 and array.shape[0] == 1:
-            array = array[0]
+        alone = tuple(axis for axis in range(3) if self.pixels.shape[axis] == 1)
+        array = self.pixels.squeeze(alone)
         return np.array(array, dtype, copy=copy)
 
     def __repr__(self) -> str:
