@@ -22,10 +22,13 @@ def batch(
 ) -> None:
     """Segment the images of a list, each with its own model, in one run.
 
-    An image that fails does not stop the rest; the exit code is 1 then. The list is a CSV file with the
-    columns image and model, and if you like out, min_confidence, postprocessing and confidence, as the
-    options of `submit`; or a TOML file with one [[job]] for each image and these keys, where keys before the
-    first [[job]] hold for all. Paths are relative to the list; image may be a pattern such as plate/*.tif.
+    An image that fails does not stop the rest; the exit code is 1 then.
+
+    The list is a CSV file with the columns image and model, and if you like out, min_confidence,
+    postprocessing and confidence, which are as the options of submit. Or it is a TOML file with these keys in
+    tables of an array named job; what comes before the first of them holds for all.
+
+    Paths are relative to the list, and image may be a pattern such as plate/*.tif.
     """
     from segmentctl.cli.batch_file import BatchFileError, read_jobs
 

@@ -83,7 +83,7 @@ def _jobs(entry: Mapping[str, Any], where: str, folder: Path) -> list[Job]:
             entry["model"],
             folder / str(entry["out"]) if "out" in entry else None,
             _percent(entry.get("min_confidence", 0), where),
-            str(entry.get("postprocessing", "none")),
+            str(entry.get("postprocessing", "")),
             _confidence(entry.get("confidence", "map"), where),
         )
         for image in _images(folder / entry["image"], where)

@@ -36,7 +36,7 @@ class Job:
     model: str
     out: Path | None = None
     min_confidence: int = 0
-    postprocessing: str = "none"
+    postprocessing: str = ""
     confidence: Confidence = Confidence.MAP
 
     @property

@@ -30,10 +30,9 @@ class ZenIntellesisModel:
         Its id at the daemon; unique, which `Name` need not be.
     """
 
-    def __init__(self, model: messages.Model, *, copied_training: str = "", postprocessing: str = "") -> None:
+    def __init__(self, model: messages.Model, *, copied_training: str = "") -> None:
         self._model = model
         self._copied_training = copied_training
-        self.chosen_postprocessing = postprocessing
         self.Id = model.name.rpartition("/")[2]
         self.Name = model.display_name
         self.Description = model.description
@@ -56,7 +55,7 @@ class ZenIntellesisModel:
     @property
     def PostProcessing(self) -> str:
         """Name of the post-processing."""
-        return names.shown_postprocessing(self.chosen_postprocessing or self._model.postprocessing)
+        return names.shown_postprocessing(self._model.postprocessing)
 
     @property
     def ClassNames(self) -> list[str]:
@@ -80,22 +79,20 @@ class ZenIntellesisModel:
             Its name.
         featureSet, postProcessing : str
             Of `GetAvailableFeatureSets` and `GetAvailablePostProcessings`; by default those of this model.
-            The post-processing is that of the object which is returned; the daemon does not keep it.
 
         Raises
         ------
         ApplicationException
             If there is a model of that name already, or the daemon has no images and labels of this one.
         """
-        postprocessing = names.postprocessing(postProcessing) or self.chosen_postprocessing
         with translated():
-            _refuse_unknown(client(), postprocessing)
             _refuse_taken(client(), newName)
             training = client().create_training(
                 newName,
                 training_id=f"copy-{secrets.token_hex(6)}",  # the daemon keeps those of deleted models
                 source=self._model.name,
                 feature_set=names.feature_set(featureSet),
+                postprocessing=names.postprocessing(postProcessing),
             )
             try:
                 client().run_training(training.name)
@@ -103,7 +100,7 @@ class ZenIntellesisModel:
             except BaseException:
                 client().delete_training(training.name)
                 raise
-        return ZenIntellesisModel(model, copied_training=training.name, postprocessing=postprocessing)
+        return ZenIntellesisModel(model, copied_training=training.name)
 
     def Segment(
         self,
@@ -158,13 +155,6 @@ class ZenIntellesis:
         """Give all models."""
         with translated():
             return [ZenIntellesisModel(model) for model in client().models()]
-
-
-def _refuse_unknown(daemon: Client, postprocessing: str) -> None:
-    known = [entry.name for entry in daemon.postprocessings()]
-    if postprocessing and postprocessing not in known:
-        shown = ", ".join(f"'{names.shown_postprocessing(name)}'" for name in known)
-        raise ApplicationException(f"'{postprocessing}' is no post-processing: {shown}")
 
 
 def _refuse_taken(daemon: Client, name: str) -> None:

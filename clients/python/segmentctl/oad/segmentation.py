@@ -43,14 +43,10 @@ def segmented(
         The segmented image, and the confidence map in percent.
     """
     given = as_image(image)
-    name, chosen = (model, "") if isinstance(model, str) else (model.Id, model.chosen_postprocessing)
     with translated():
-        kind = client().model(name)
+        kind = client().model(model if isinstance(model, str) else model.Id)
         planes = given.pixels.reshape(-1, *given.pixels.shape[2:])
-        postprocessing = chosen or kind.postprocessing or "none"
-        results = [
-            client().segment_plane(plane, kind.name, postprocessing=postprocessing) for plane in planes
-        ]
+        results = [client().segment_plane(plane, kind.name) for plane in planes]
     classes = [ClassInfo(entry.value, entry.display_name, entry.color) for entry in kind.classes]
     labels = _stacked(given, [result.labels for result in results])
     if form is ZenSegmentationFormat.MultiChannel:
