@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import imagecodecs
@@ -137,3 +139,13 @@ def test_czi_stacks_sizes_and_scenes(shared_data: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.czi").write_bytes(b"ZISRAWFILE")
     with pytest.raises(ApplicationException, match="cannot be read"):
         Zen.Application.LoadImage(tmp_path / "bad.czi")
+
+
+def test_importing_everything_loads_nothing_heavy() -> None:
+    source = (
+        "import sys; from segmentctl.oad import *; print(*{name.partition('.')[0] for name in sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert {"segmentctl", "numpy"} <= loaded
+    assert loaded.isdisjoint({"cv2", "imagecodecs", "numba", "pylibCZIrw", "scipy", "sklearn", "tifffile"})
