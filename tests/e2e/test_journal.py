@@ -131,34 +131,6 @@ def test_what_is_there_when_a_watch_is_new_can_be_ignored_and_damaged_results_ar
         )
 
 
-def crash_at(daemon: DaemonProcess, points: tuple[str, ...]) -> int:
-    """Have the daemon crash at each point, with a new image each time; returns how many images there are."""
-    for number, point in enumerate(points):
-        write_blobs(daemon.hot / f"{number:02d}.tif", number)
-        daemon.environment = {"SEGMENTD_CRASH_AT": point}
-        daemon.launch()
-        assert daemon.wait_for_exit(30) == -signal.SIGKILL, f"{point}\n{daemon.log_end()}"
-    daemon.environment = {}
-    return len(points)
-
-
-def check_crashes(daemon: DaemonProcess, away: Path, points: tuple[str, ...]) -> None:
-    count = crash_at(daemon, points)
-    with daemon.start(), daemon.client() as client:
-        found = results(client, count, metadata_only=False)
-        assert [result.number for result in found] == list(range(1, count + 1))
-        names = {f"{number:02d}.tif" for number in range(count)}
-        assert {result.segmentation.source_display for result in found} == names
-        assert all(result.labels is not None for result in found)
-        wait_until(lambda: {path.name for path in away.glob("*")} == names, "all images are moved")
-        assert client.server().last_event_number == count
-        assert list(daemon.hot.glob("*.tif")) == []
-        left = [
-            path for path in daemon.hot.rglob("*") if path.is_file() and not path.name.endswith(".ome.tif")
-        ]
-        assert left == []
-
-
 @pytest.mark.slow
 def test_a_crash_in_a_rename_loses_nothing(place: Callable[..., DaemonProcess]) -> None:
     daemon = place()
