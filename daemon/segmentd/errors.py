@@ -6,7 +6,13 @@ Nothing here knows gRPC or exit codes; `segmentd.rpc.faults` maps reasons to sta
 
 from __future__ import annotations
 
+import contextlib
+import errno
+from collections.abc import Iterator
 from enum import StrEnum
+from pathlib import Path
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Reason(StrEnum):
@@ -100,3 +106,23 @@ class ConfigurationError(SegmentdError):
     def __init__(self, problems: list[str]) -> None:
         super().__init__(Reason.BAD_CONFIGURATION, "\n".join(problems))
         self.problems = problems
+
+
+@contextlib.contextmanager
+def write_errors(what: str, folder: Path) -> Iterator[None]:
+    """Turn an OSError into DISK_FULL or RESULTS_NOT_WRITABLE: `what` (plural) is written to `folder`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in NO_ROOM:
+            raise SegmentdError(
+                Reason.DISK_FULL,
+                f"no room left for {what} in {folder} ({error.strerror}). Free some space there.",
+                folder=str(folder),
+            ) from error
+        raise SegmentdError(
+            Reason.RESULTS_NOT_WRITABLE,
+            f"{what} cannot be written to {folder}: {error.strerror or error}. Check the folder's "
+            "permissions and whether its disk or share is there and writable.",
+            folder=str(folder),
+        ) from error

@@ -60,19 +60,20 @@ def scene(
 
 
 @pytest.fixture(scope="session")
-def trained(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path]:
-    """Train on the strokes of a set's `train` images, once: `trained(set, normalization)`."""
-    done: dict[tuple[str, str], Path] = {}
+def trained(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Train on the strokes of a set's `train` images, once: `trained(set, normalization, features)`."""
+    done: dict[tuple[str, str, str], Path] = {}
 
-    def train(name: str, normalization: str = "none") -> Path:
-        if (name, normalization) not in done:
+    def train(name: str, normalization: str = "none", features: str = "basic25") -> Path:
+        if (name, normalization, features) not in done:
             folder = tmp_path_factory.mktemp(name)
             link_images(shared_data / name, "train", folder)
             path = folder / f"{name.replace('_', '-')}.segmodel"
             folders = ("--images", folder / "images", "--labels", folder / "labels")
-            run("train", *folders, "--normalization", normalization, "--seed", "0", "--out", path)
-            done[name, normalization] = path
-        return done[name, normalization]
+            how = ("--normalization", normalization, "--features", features, "--seed", "0")
+            run("train", *folders, *how, "--out", path)
+            done[name, normalization, features] = path
+        return done[name, normalization, features]
 
     return train
 

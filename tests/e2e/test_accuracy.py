@@ -40,11 +40,24 @@ def mean_iou(data: Path, labels_of: Callable[[Path], npt.NDArray[np.uint8]]) -> 
     return float((both[there] / (confusion.sum(axis=0) + confusion.sum(axis=1) - both)[there]).mean())
 
 
-@pytest.mark.parametrize(("name", "least"), [("nuclei_bbbc039", 0.92), ("sandstone_xrm", 0.77)])
+@pytest.mark.parametrize(
+    ("name", "features", "least"),
+    [
+        ("nuclei_bbbc039", "basic25", 0.92),
+        ("sandstone_xrm", "basic25", 0.77),
+        pytest.param("nuclei_bbbc039", "basic33", 0.90, marks=pytest.mark.slow),
+        pytest.param("sandstone_xrm", "basic33", 0.73, marks=pytest.mark.slow),
+    ],
+)
 def test_through_the_daemon(
-    shared_data: Path, trained: Callable[..., Path], tmp_path: Path, name: str, least: float
+    shared_data: Path,
+    trained: Callable[..., Path],
+    tmp_path: Path,
+    name: str,
+    features: str,
+    least: float,
 ) -> None:
-    model, data = trained(name), shared_data / name
+    model, data = trained(name, features=features), shared_data / name
     daemon = DaemonProcess(tmp_path, model.parent, model=model.stem)
     with daemon, daemon.client() as client, client.subscribe("hot", start="oldest", timeout=90) as results:
         images = [data / entry["image"] for entry in scored_entries(data)]

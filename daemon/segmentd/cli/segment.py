@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -97,7 +97,14 @@ def segment(
             raise exits.UsageError("--confidence marginal needs --postprocessing crf")
         if with_image and format != "multichannel":
             raise exits.UsageError("--with-image needs --format multichannel")
-        how = (border, tile, min_confidence, postprocessing, confidence, pixel_size_tolerance)
+        how = {
+            "border_px": border,
+            "tile_px": tile,
+            "min_confidence": min_confidence,
+            "postprocessing": postprocessing,
+            "confidence": confidence,
+            "pixel_size_tolerance": pixel_size_tolerance,
+        }
         outputs = FORMATS[format] + (("overlay",) if overlay else ())
         device = (threads, "", vgg19_weights)
         failed = _segment(images, model, out, models, how, device, outputs, with_image, keep_paths)
@@ -110,7 +117,7 @@ def _segment(
     model: str,
     out: Path,
     models: Path | None,
-    how: tuple[int | None, int | None, int, str | None, str, float | None],
+    how: dict[str, Any],
     device: tuple[int | None, str, Path | None],
     outputs: tuple[str, ...],
     with_image: bool,
@@ -136,7 +143,7 @@ def _segment(
             step(number, image.name)
             target = Target(out, relative, outputs, with_image)
             try:
-                records = _one(image, lease, lane, SegmentOptions(*how), target, pool)
+                records = _one(image, lease, lane, SegmentOptions(**how), target, pool)
             except SegmentdError as error:
                 failed += 1
                 show.note(

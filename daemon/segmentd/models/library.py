@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from segmentd.errors import Reason, SegmentdError
+from segmentd.errors import Reason, SegmentdError, write_errors
 from segmentd.models import bundle, files, packages, versions
 from segmentd.models.files import AnyModel
 from segmentd.models.registry import ModelEntry, Registry
@@ -140,7 +140,8 @@ class Library:
                     "first, or force it",
                     resource=entry.id,
                 )
-            await asyncio.to_thread(versions.delete, entry.path, purge)
+            with write_errors("models", self.registry.folder):
+                await asyncio.to_thread(versions.delete, entry.path, purge)
             if not entry.leases:
                 await self.registry.forget(entry)
 
@@ -152,7 +153,8 @@ class Library:
         async with self._one_at_a_time:
             path = await self._path_even_deleted(reference)
             source = await asyncio.to_thread(_version_file, path, number)
-            staged = await asyncio.to_thread(versions.copy_of, source, self.registry.folder)
+            with write_errors("models", self.registry.folder):
+                staged = await asyncio.to_thread(versions.copy_of, source, self.registry.folder)
             await self._exchange(staged, path, same=False)
             return await self._settled(path)
 
@@ -199,20 +201,16 @@ class Library:
 
     async def _publish(self, model: AnyModel, path: Path, same: bool = False) -> None:
         staged = await asyncio.to_thread(versions.staged_path, self.registry.folder)
-        await asyncio.to_thread(files.save, model, staged)
+        with write_errors("models", self.registry.folder):
+            await asyncio.to_thread(files.save, model, staged)
         await self._exchange(staged, path, same)
 
     async def _exchange(self, staged: Path, path: Path, same: bool) -> None:
         """Try a staged file and give it its name; `same` where it computes what the current version does."""
         try:
             await self.registry.try_out(staged)
-            await asyncio.to_thread(versions.replace if same else versions.publish, staged, path)
-        except OSError as error:
-            raise SegmentdError(
-                Reason.RESULTS_NOT_WRITABLE,
-                f"{path}: cannot be written: {error.strerror or error}; make room there, or make the models "
-                "folder writable for the account of the daemon",
-            ) from error
+            with write_errors("models", self.registry.folder):
+                await asyncio.to_thread(versions.replace if same else versions.publish, staged, path)
         finally:
             await asyncio.to_thread(staged.unlink, missing_ok=True)
 

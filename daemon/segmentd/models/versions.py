@@ -13,7 +13,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from segmentd.errors import Reason, SegmentdError
+from segmentd.errors import Reason, SegmentdError, write_errors
 
 FOLDER = ".versions"
 KEPT = 10
@@ -79,7 +79,8 @@ def find(path: Path, number: int) -> Path:
 
 def staged_path(folder: Path) -> Path:
     """A new name in the models folder for a file that is not yet a model; nobody takes it for one."""
-    folder.mkdir(parents=True, exist_ok=True)
+    with write_errors("models", folder):
+        folder.mkdir(parents=True, exist_ok=True)
     return folder / f".{secrets.token_hex(6)}{STAGED_SUFFIX}"
 
 
@@ -147,7 +148,11 @@ def deleted(folder: Path, name: str) -> Path | None:
 def copy_of(source: Path, folder: Path) -> Path:
     """A staged copy of a file in the models folder."""
     staged = staged_path(folder)
-    shutil.copyfile(source, staged)
+    try:
+        shutil.copyfile(source, staged)
+    except OSError:
+        staged.unlink(missing_ok=True)
+        raise
     return staged
 
 

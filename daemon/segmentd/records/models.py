@@ -18,7 +18,7 @@ class ClassInfo:
     color: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SegmentOptions:
     """How a plane is segmented; None means the model's own value.
 

@@ -13,16 +13,15 @@ import fcntl
 import hashlib
 import os
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from io import BufferedRandom
 from pathlib import Path
 
-from segmentd.errors import Reason, SegmentdError
+from segmentd.errors import write_errors
 from segmentd.results.names import is_temporary, temporary_name
 
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _CREATE_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class DurableFile:
@@ -120,7 +119,7 @@ def clean_temporaries(folder: Path) -> int:
     A temporary file that a living process has locked stays.
     """
     removed = 0
-    with write_errors(folder):
+    with write_errors("results", folder):
         if not folder.is_dir():
             return 0
         for _, _, names, at in os.fwalk(os.fsencode(folder), onerror=_raise_unless_missing):
@@ -129,26 +128,6 @@ def clean_temporaries(folder: Path) -> int:
                     os.unlink(name, dir_fd=at)
                     removed += 1
     return removed
-
-
-@contextlib.contextmanager
-def write_errors(folder: Path) -> Iterator[None]:
-    """Turn an OSError into DISK_FULL or RESULTS_NOT_WRITABLE, naming the folder."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in FULL:
-            raise SegmentdError(
-                Reason.DISK_FULL,
-                f"no room left for results in {folder} ({error.strerror}). Free some space there.",
-                folder=str(folder),
-            ) from error
-        raise SegmentdError(
-            Reason.RESULTS_NOT_WRITABLE,
-            f"results cannot be written to {folder}: {error.strerror or error}. Check the folder's "
-            "permissions and whether its disk or share is there and writable.",
-            folder=str(folder),
-        ) from error
 
 
 def _open_inner(folder: int, name: bytes) -> int:

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import IO
 
 from segmentd import crashpoints
-from segmentd.results.durable import DurableFile, open_folder, sync_folder, write_errors
+from segmentd.errors import write_errors
+from segmentd.results.durable import DurableFile, open_folder, sync_folder
 from segmentd.results.names import result_name, source_parts, temporary_name
 from segmentd.results.published import PublishedFile
 
@@ -43,7 +44,7 @@ def link_results(folder: Path, source: bytes, files: Iterable[PublishedFile]) ->
     """
     *subfolders, name = source_parts(source)
     linked = []
-    with write_errors(folder):
+    with write_errors("results", folder):
         directory = open_folder(folder, subfolders)
         try:
             for file in files:

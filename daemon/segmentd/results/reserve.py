@@ -6,7 +6,7 @@ import contextlib
 import os
 from pathlib import Path
 
-from segmentd.results.durable import FULL
+from segmentd.errors import NO_ROOM
 
 FILE_NAME = "reserve"
 RESERVE_BYTES = 16 << 20
@@ -44,7 +44,7 @@ class Reserve:
         except OSError as error:
             with contextlib.suppress(OSError):
                 self._path.unlink(missing_ok=True)
-            if error.errno in FULL:
+            if error.errno in NO_ROOM:
                 return False
             self._size = 0  # this file system cannot set room aside: work without
         self._held = True

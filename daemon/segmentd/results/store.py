@@ -15,9 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from segmentd import crashpoints
+from segmentd.errors import write_errors
 from segmentd.imagefile import TILE, OmeChannel, OmeImage, OmeTiffWriter, Overlay
 from segmentd.records import ClassInfo, FrameInfo, PixelType, PlaneIndex
-from segmentd.results.durable import DurableFile, open_folder, sync_folder, write_errors
+from segmentd.results.durable import DurableFile, open_folder, sync_folder
 from segmentd.results.names import SUFFIXES, result_name, source_parts
 
 
@@ -90,7 +91,7 @@ class ResultWriter:
         self._writers: dict[str, OmeTiffWriter] = {}
         self._overlay = Overlay(frame.height, frame.width) if "overlay" in outputs else None
         self._directory: int | None = None
-        with write_errors(folder):
+        with write_errors("results", folder):
             self._directory = open_folder(folder, subfolders)
             try:
                 for kind in SUFFIXES:
@@ -140,7 +141,7 @@ class ResultWriter:
             Rows of the output `image`, in the pixel type of the input.
         """
         self._check_band(index, y, labels.shape, confidence.shape, pixels.shape[1:])
-        with write_errors(self._results):
+        with write_errors("results", self._results):
             for top in range(0, labels.shape[0], TILE):
                 rows = slice(top, top + TILE)
                 for kind, writer in self._writers.items():
@@ -161,7 +162,7 @@ class ResultWriter:
         if self._directory is None:
             raise ValueError("the results were committed or aborted before")
         try:
-            with write_errors(self._results):
+            with write_errors("results", self._results):
                 for writer in self._writers.values():
                     writer.close()
                 if self._due is not None:

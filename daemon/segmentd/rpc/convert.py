@@ -159,6 +159,7 @@ def model_message(entry: ModelEntry, device: str) -> model_service_pb2.Model:
     message.border_pixels = card.border_px
     message.original_border_pixels = original_border(card)
     message.digest = card.digest
+    message.weights_sha256 = card.weights_sha256
     message.postprocessing = card.postprocessing
     if card.scores:
         message.scores.CopyFrom(scores_message(card.scores))

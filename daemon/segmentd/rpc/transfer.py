@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Protocol
 
-from segmentd.errors import SegmentdError
+from segmentd.errors import SegmentdError, write_errors
 from segmentd.rpc.faults import bad_field
 
 CHUNK_BYTES = 1 << 20
@@ -31,21 +31,23 @@ async def receive_file(
     Raises
     ------
     SegmentdError
-        BAD_FIELD for a message without data; what `too_large(size)` makes beyond `limit`.
+        BAD_FIELD for a message without data; what `too_large(size)` makes beyond `limit`; DISK_FULL or
+        RESULTS_NOT_WRITABLE.
     """
     digest, size = hashlib.sha256(), 0
-    file = await asyncio.to_thread(target.open, "wb")
-    try:
-        async for request in requests:
-            if request.WhichOneof("part") != "data":
-                raise bad_field("data", "after the head, every message must hold data")
-            size += len(request.data)
-            if size > limit:
-                raise too_large(size)
-            digest.update(request.data)
-            await asyncio.to_thread(file.write, request.data)
-    finally:
-        await asyncio.to_thread(file.close)
+    with write_errors("what is sent", target.parent):
+        file = await asyncio.to_thread(target.open, "wb")
+        try:
+            async for request in requests:
+                if request.WhichOneof("part") != "data":
+                    raise bad_field("data", "after the head, every message must hold data")
+                size += len(request.data)
+                if size > limit:
+                    raise too_large(size)
+                digest.update(request.data)
+                await asyncio.to_thread(file.write, request.data)
+        finally:
+            await asyncio.to_thread(file.close)
     return size, digest.hexdigest()
 
 

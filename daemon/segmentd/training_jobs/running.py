@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,7 +40,8 @@ class Runner:
         self._threads = threads
         self._vgg19_weights = vgg19_weights
         self._running: dict[str, TrainingProcess] = {}
-        self._turn = asyncio.Lock()
+        self._busy = False
+        self._changed = asyncio.Condition()
 
     def is_running(self, training_id: str) -> bool:
         """Whether a training runs or waits for its turn."""
@@ -78,32 +81,49 @@ class Runner:
         staged = await asyncio.to_thread(self._store.staged_path, SUFFIX)
         try:
             report("waiting", 0, len(training.images))
-            async with self._turn:
+            async with self._turn(training, process):
                 model, seconds = await self._trained(training, process, staged, report)
             return await asyncio.to_thread(self._keep, training, staged, model, seconds)
         except SegmentdError as error:
             if process.cancelled:
-                raise SegmentdError(
-                    Reason.TRAINING_CANCELLED,
-                    f"training '{training.id}' was cancelled",
-                    resource=training.name,
-                ) from error
+                raise _cancelled(training) from error
             self.faults[training.id] = error.message
             raise
         finally:
-            self._running.pop(training.id, None)
             await asyncio.to_thread(staged.unlink, missing_ok=True)
+            self._running.pop(training.id, None)
+            async with self._changed:
+                self._changed.notify_all()
 
     async def cancel(self, training_id: str) -> None:
-        """End a training that runs or waits."""
+        """End a training that runs or waits; it does neither any more when this returns."""
         process = self._running.get(training_id)
-        if process is not None:
-            await asyncio.to_thread(process.cancel)
+        if process is None:
+            return
+        await asyncio.to_thread(process.cancel)
+        async with self._changed:
+            self._changed.notify_all()
+            await self._changed.wait_for(lambda: self._running.get(training_id) is not process)
 
     async def close(self) -> None:
         """End all trainings."""
         for training_id in list(self._running):
             await self.cancel(training_id)
+
+    @asynccontextmanager
+    async def _turn(self, training: Training, process: TrainingProcess) -> AsyncIterator[None]:
+        """Wait until no other training runs; TRAINING_CANCELLED where it was cancelled meanwhile."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: process.cancelled or not self._busy)
+            if process.cancelled:
+                raise _cancelled(training)
+            self._busy = True
+        try:
+            yield
+        finally:
+            self._busy = False
+            async with self._changed:
+                self._changed.notify_all()
 
     async def _trained(
         self, training: Training, process: TrainingProcess, staged: Path, report: Report
@@ -126,3 +146,9 @@ class Runner:
         sync(path.parent)
         result = Result(model.card.digest, training.revision, seconds, model.card.scores)
         return self._store.save(replace(self._store.get(training.id), result=result))
+
+
+def _cancelled(training: Training) -> SegmentdError:
+    return SegmentdError(
+        Reason.TRAINING_CANCELLED, f"training '{training.id}' was cancelled", resource=training.name
+    )

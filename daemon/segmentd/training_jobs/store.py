@@ -9,15 +9,13 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import tifffile
 
-from segmentd.errors import Reason, SegmentdError
+from segmentd.errors import Reason, SegmentdError, write_errors
 from segmentd.imagefile import read_simple
 from segmentd.models import bundle
 from segmentd.models.versions import sync
@@ -74,7 +72,7 @@ class TrainingStore:
 
     def create(self, training: Training) -> Training:
         """Make the folder of a new training; TRAINING_EXISTS where there is one."""
-        with self._written(training.id):
+        with write_errors(f"training '{training.id}'", self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             if (self.path(training.id) / _RECORD).exists():
                 raise SegmentdError(
@@ -92,7 +90,7 @@ class TrainingStore:
     def save(self, training: Training) -> Training:
         """Write the record; files that it no longer names are removed."""
         folder = self.path(training.id)
-        with self._written(training.id):
+        with write_errors(f"training '{training.id}'", self.folder):
             self._write(folder / _RECORD, to_json(training))
             named = {image.file for image in training.images} | {image.labels for image in training.images}
             for path in (*(folder / "images").iterdir(), *(folder / "labels").iterdir()):
@@ -102,7 +100,7 @@ class TrainingStore:
 
     def delete(self, training_id: str) -> None:
         """Delete a training with everything in it."""
-        with self._written(training_id):
+        with write_errors(f"training '{training_id}'", self.folder):
             gone = self.folder / f".{training_id}.{secrets.token_hex(4)}"
             self.path(training_id).rename(gone)
             sync(self.folder)
@@ -126,7 +124,7 @@ class TrainingStore:
 
     def staged_path(self, suffix: str = "") -> Path:
         """A new name for a file that is not yet part of a training."""
-        with self._written("a new file"):
+        with write_errors("trainings", self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         return self.folder / f".{secrets.token_hex(6)}.part{suffix}"
 
@@ -153,7 +151,7 @@ class TrainingStore:
             new.size_bytes,
             label_pixel_counts=(0,) * len(training.classes),
         )
-        with self._written(training.id):
+        with write_errors(f"training '{training.id}'", self.folder):
             sync(staged)
             staged.replace(self.image_path(training, image))
             sync(self.image_path(training, image).parent)
@@ -177,7 +175,7 @@ class TrainingStore:
         """Write labels beside those that are there; returns the record that names them, to be saved."""
         name = f"{image.id}r{training.revision}x{secrets.token_hex(4)}.tif"
         path = self.path(training.id) / "labels" / name
-        with self._written(training.id):
+        with write_errors(f"training '{training.id}'", self.folder):
             tifffile.imwrite(path, labels, compression="zlib", photometric="minisblack", metadata=None)
             sync(path)
             sync(path.parent)
@@ -187,7 +185,7 @@ class TrainingStore:
         """Make a training with a copy of the images and labels of another one."""
         bare = replace(target, images=(), result=None)
         self.create(bare)
-        with self._written(target.id):
+        with write_errors(f"training '{target.id}'", self.folder):
             for image in source.images:
                 for path_of in (self.image_path, self.labels_path):
                     if path_of(source, image).is_file():
@@ -207,15 +205,3 @@ class TrainingStore:
             os.fsync(file.fileno())
         part.replace(path)
         sync(path.parent)
-
-    @contextmanager
-    def _written(self, what: str) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise SegmentdError(
-                Reason.RESULTS_NOT_WRITABLE,
-                f"training '{what}' cannot be written to {self.folder}: {error.strerror or error}; make room "
-                "there, or make the folder writable for the account of the daemon",
-                folder=str(self.folder),
-            ) from error

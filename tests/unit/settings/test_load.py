@@ -272,7 +272,9 @@ def test_a_watch_keeps_what_it_is_told() -> None:
         existing="ignore",
         move_to=BASE / "done",
         priority=-2,
-        options=SegmentOptions(8, 256, 51, "crf", "marginal"),
+        options=SegmentOptions(
+            border_px=8, tile_px=256, min_confidence=51, postprocessing="crf", confidence="marginal"
+        ),
     )
 
 

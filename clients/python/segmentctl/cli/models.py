@@ -130,5 +130,6 @@ def _facts(model: Model) -> list[tuple[str, str]]:
         ("training", id_of(model.training)),
         ("made", made),
         ("digest", model.digest),
+        ("VGG19 weights", model.weights_sha256),
     ]
     return [(what, value) for what, value in facts if value]
