@@ -50,14 +50,21 @@ class Predictor:
         used = np.zeros(model.forest.feature_count, np.bool_)
         used[model.forest.feature[model.forest.feature >= 0]] = True
         feature_set = feature_sets()[model.card.feature_set]
-        self._plan = plan_features(feature_set, model.card.channel_count, used)
-        self._forest = packets.compile_forest(model.forest, self._plan.plane_of_feature)
+        self.plan = plan_features(feature_set, model.card.channel_count, used)
+        self.forest = packets.compile_forest(model.forest, self.plan.plane_of_feature)
         self._kernel = packets.choose_kernel()
 
     @property
     def reach_px(self) -> int:
         """How far around a pixel the model reads, in pixels."""
-        return self._plan.reach_px
+        return self.plan.reach_px
+
+    @property
+    def size_bytes(self) -> int:
+        """What the model takes on a device, in bytes."""
+        forest, plan = self.forest, self.plan
+        arrays = (forest.nodes, forest.roots, forest.leaf_trees, forest.leaf_values, plan.steps, plan.weights)
+        return sum(array.nbytes for array in arrays)
 
     def run(
         self,
@@ -80,7 +87,7 @@ class Predictor:
             with telemetry.stage("forest"):
                 part = (slice(None), columns)
                 packets.classify(
-                    self._forest, features, labels[part], confidence[part], _scratch.forest, self._kernel
+                    self.forest, features, labels[part], confidence[part], _scratch.forest, self._kernel
                 )
         return labels, confidence
 
@@ -105,7 +112,7 @@ class Predictor:
             with telemetry.stage("forest"):
                 width = columns.stop - columns.start
                 found[:, :, columns] = packets.scores(
-                    self._forest, features, core.height, width, _scratch.forest, self._kernel
+                    self.forest, features, core.height, width, _scratch.forest, self._kernel
                 )
         return found
 
@@ -121,7 +128,7 @@ class Predictor:
     ) -> None:
         with telemetry.stage("features"):
             fast_features.load(
-                self._plan,
+                self.plan,
                 pixels,
                 core,
                 border_px,
@@ -139,7 +146,7 @@ class Predictor:
         edge = fast_features.PACKET_PX
         for first in range(0, columns, step):
             count = min(step, columns - first)
-            features = _scratch.packets(rows * count, self._plan.plane_count)
+            features = _scratch.packets(rows * count, self.plan.plane_count)
             with telemetry.stage("features"):
-                fast_features.compute(self._plan, _scratch.features, first, features)
+                fast_features.compute(self.plan, _scratch.features, first, features)
             yield slice(first * edge, min((first + count) * edge, width)), features
