@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from segmentd.engine import simulated_device
+from segmentd.engine.device import Device
 from segmentd.engine.device_lane import DeviceLane
 from segmentd.engine.device_turns import MemoryRules
 from segmentd.engine.lane import CpuLane
@@ -31,7 +32,7 @@ def make_lane(settings: DeviceSettings, wanted: Callable[[], Sequence[str]] = tu
     ConfigurationError
         A GPU is required and there is none, or SEGMENTD_FAKE_DEVICE cannot be read.
     """
-    devices = simulated_device.from_environment() if settings.prefer != "cpu" else []
+    devices = devices_of(settings)
     if devices:
         cpu = CpuLane(settings.threads)
         rules = MemoryRules(settings.memory_budget, settings.give_back_seconds)
@@ -43,3 +44,14 @@ def make_lane(settings: DeviceSettings, wanted: Callable[[], Sequence[str]] = tu
         raise ConfigurationError([f"device.require_gpu = true: must be false; {NO_GPU}"])
     why = f"device.prefer is cuda, but {NO_GPU}" if settings.prefer == "cuda" else ""
     return CpuLane(settings.threads, why)
+
+
+def devices_of(settings: DeviceSettings) -> Sequence[Device]:
+    """The devices beside the CPU that are wanted and there.
+
+    Raises
+    ------
+    ConfigurationError
+        SEGMENTD_FAKE_DEVICE cannot be read.
+    """
+    return simulated_device.from_environment() if settings.prefer != "cpu" else []

@@ -43,16 +43,16 @@ _scratch = _Scratch()
 
 
 class Predictor:
-    """Computes tiles with one model; may be used by several threads at once."""
+    """Computes tiles with one model, by the fastest kernel or the given one; threads may share it."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, kernel: packets.Kernel | None = None) -> None:
         self.card: ModelCard = model.card
         used = np.zeros(model.forest.feature_count, np.bool_)
         used[model.forest.feature[model.forest.feature >= 0]] = True
         feature_set = feature_sets()[model.card.feature_set]
         self.plan = plan_features(feature_set, model.card.channel_count, used)
         self.forest = packets.compile_forest(model.forest, self.plan.plane_of_feature)
-        self._kernel = packets.choose_kernel()
+        self._kernel = packets.choose_kernel(kernel)
 
     @property
     def reach_px(self) -> int:

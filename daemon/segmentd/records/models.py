@@ -46,7 +46,8 @@ class ModelCard:
     `pixel_types` are all that an imported network takes, `pixel_type` the first of them; empty for a model
     that takes the one it was trained on. `bgr`: colour images go in as blue, green, red. `volume`: it looks
     at several planes of a Z stack at once. `original_border_px` is the border that it was made with, where
-    that was changed. `postprocessing` is what is done to labels by default.
+    that was changed. `postprocessing` is what is done to labels by default. `verification` is what
+    `segmentd verify` found last, as plain JSON values.
     """
 
     id: str
@@ -73,3 +74,4 @@ class ModelCard:
     original_border_px: int | None = None
     volume: bool = False
     postprocessing: str = "none"
+    verification: Mapping[str, Any] = field(default_factory=dict)
