@@ -12,6 +12,7 @@ import typer
 from segmentd.cli import exits
 
 if TYPE_CHECKING:
+    from segmentd.process.gpu_probe import Probe
     from segmentd.process.machine import Check
     from segmentd.settings import DeviceSettings, Settings
 
@@ -72,16 +73,28 @@ def _cards(settings: DeviceSettings) -> Iterator[Check]:
 
     driver = gpu_probe.driver_version()
     yield Check("driver", State.OK, driver or "no NVIDIA driver: everything is computed on the CPU")
-    found = gpu_probe.probe()
-    for card in found.cards:
+    found = _found_cards()
+    for number, card in enumerate(found.cards):
         room = f"{card.free / 2**30:.1f} of {card.total / 2**30:.1f} GiB are free"
-        yield Check("card", State.OK, f"{card.name}: {room}; not used by this version")
+        what = f"not used, {card.fault}" if card.fault else "gives the CPU's labels"
+        state = State.NOTE if card.fault else State.OK
+        yield Check(f"card cuda:{number}", state, f"{card.name}: {room}; {what}")
     if not found.cards:
         state = State.NOTE if driver else State.OK
         yield Check("card", state, f"none that can be used: {found.reason}")
-    if settings.require_gpu:
+    if settings.require_gpu and all(card.fault for card in found.cards):
         advice = "set device.require_gpu to false"
-        yield Check("device.require_gpu", State.FAILED, "this version has no device for a GPU", advice)
+        yield Check("device.require_gpu", State.FAILED, "there is no card that can be used", advice)
+
+
+def _found_cards() -> Probe:
+    from segmentd.process import gpu_probe
+
+    if not gpu_probe.has_cupy():
+        return gpu_probe.Probe(reason=gpu_probe.NO_CUPY)
+    from segmentd.engine.cuda_check import find_cards
+
+    return find_cards()
 
 
 def _watched(about: str, path: Path) -> Check:

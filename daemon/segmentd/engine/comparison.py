@@ -159,7 +159,7 @@ def _devices(cpu: CpuLane, path: Path, forest: bool, settings: DeviceSettings) -
 
     threads = "1 thread" if cpu.threads == 1 else f"{cpu.threads} threads"
     yield f"cpu, {threads}", on_cpu
-    for device in devices_of(settings) if forest else []:
+    for device in devices_of(settings)[0] if forest else []:
         lane = DeviceLane(device, cpu, required=True, rules=MemoryRules(settings.memory_budget))
 
         def on_device(pixels: Pixels, lane: DeviceLane = lane) -> tuple[Bytes, Bytes]:

@@ -148,7 +148,7 @@ class CudaDevice:
         except cuda.memory.OutOfMemoryError as error:
             self._xp.get_default_memory_pool().free_all_blocks()
             raise DeviceOutOfMemoryError(batch) from error
-        except (cuda.runtime.CUDARuntimeError, cuda.driver.CUDADriverError) as error:
+        except (RuntimeError, cuda.compiler.CompileException) as error:  # CUDA's own, and missing libraries
             raise DeviceLostError(str(error)) from error
 
 

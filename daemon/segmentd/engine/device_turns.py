@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -159,14 +160,14 @@ class DeviceTurns:
 
     def keep_only(self, models: Iterable[Predictor]) -> None:
         """Take off the device what is no longer loaded."""
-        with self._turn:
+        with self._turn, self._losses_noted():
             for model in self._fares.keys() - set(models):
                 del self._fares[model]
                 self._memory.forget(model)
 
     def tidy(self) -> None:
         """Give memory back where that is due."""
-        with self._turn:
+        with self._turn, self._losses_noted():
             self._memory.tidy(self._idle_seconds)
 
     def end(self, trail: Trail) -> None:
@@ -210,6 +211,14 @@ class DeviceTurns:
         if trail.no_room_since is not None:
             time.sleep(_ROOM_PAUSE_SECONDS)  # others have their turn meanwhile
         return []
+
+    @contextmanager
+    def _losses_noted(self) -> Iterator[None]:
+        """Where nobody waits for the device, its loss is only noted."""
+        try:
+            yield
+        except DeviceLostError as error:
+            self._lost(error)
 
     def _no_room(self, error: NoRoomError, trail: Trail) -> None:
         """The CPU does a part of the plane meanwhile; where it must not, the plane waits for a while."""

@@ -11,29 +11,17 @@ from pathlib import Path
 
 DEADLINE_SECONDS = 60.0
 DRIVER = Path("/proc/driver/nvidia/version")
-_CHILD = """
-import json
-import cupy
-
-cards = []
-if cupy.cuda.is_available():
-    for number in range(cupy.cuda.runtime.getDeviceCount()):
-        properties = cupy.cuda.runtime.getDeviceProperties(number)
-        with cupy.cuda.Device(number):
-            free, total = cupy.cuda.runtime.memGetInfo()
-            assert int(cupy.arange(4).sum()) == 6
-        cards.append({"name": properties["name"].decode(), "free": free, "total": total})
-print(json.dumps(cards))
-"""
+NO_CUPY = "CuPy is not installed: install segmentd with the extra `gpu` or `gpu13` to use NVIDIA cards"
 
 
 @dataclass(frozen=True)
 class Card:
-    """A graphics card: what it calls itself, free and all memory in bytes."""
+    """A graphics card: what it calls itself, free and all memory in bytes, why it is not to be used."""
 
     name: str
     free: int
     total: int
+    fault: str = ""
 
 
 @dataclass(frozen=True)
@@ -52,15 +40,18 @@ def driver_version() -> str:
         return ""
 
 
-def probe(child: str = _CHILD, deadline_seconds: float = DEADLINE_SECONDS) -> Probe:
-    """Ask a child process which cards there are; without CuPy no child is started."""
-    if importlib.util.find_spec("cupy") is None:
-        return Probe(reason="CuPy is not installed: install segmentd with the extra `gpu` or `gpu13`")
-    return ask(child, deadline_seconds)
+def has_cupy() -> bool:
+    """Whether CuPy is installed; it is not imported."""
+    return importlib.util.find_spec("cupy") is not None
+
+
+def probe(child: str, deadline_seconds: float = DEADLINE_SECONDS) -> Probe:
+    """Ask a child process which cards there are (see `ask`); without CuPy none is started."""
+    return ask(child, deadline_seconds) if has_cupy() else Probe(reason=NO_CUPY)
 
 
 def ask(child: str, deadline_seconds: float) -> Probe:
-    """Run the code of a probe in a child process, and read what it says."""
+    """Run Python code in a child process that prints a JSON list of the fields of cards in its last line."""
     try:
         done = subprocess.run(
             [sys.executable, "-c", child],

@@ -19,7 +19,7 @@ class CUDARuntimeError(RuntimeError):
     pass
 
 
-class CUDADriverError(RuntimeError):
+class CompileError(Exception):
     pass
 
 
@@ -72,9 +72,12 @@ class Twin:
             alloc_pinned_memory=bytearray,
             memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
             runtime=SimpleNamespace(
-                CUDARuntimeError=CUDARuntimeError, memGetInfo=lambda: (self.free, 8 << 30)
+                memGetInfo=lambda: (self.free, 8 << 30),
+                getDeviceCount=lambda: 2,
+                getDeviceProperties=lambda number: {"name": b"twin %d" % number},
             ),
-            driver=SimpleNamespace(CUDADriverError=CUDADriverError),
+            compiler=SimpleNamespace(CompileException=CompileError),
+            is_available=lambda: True,
         )
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
+from segmentd.engine import cuda_check
 from segmentd.engine.cuda_device import STREAMS, WORKING_BYTES, CudaDevice
 from segmentd.engine.device_lane import DeviceLane
 from segmentd.engine.device_turns import MemoryRules
@@ -94,7 +96,7 @@ def test_out_of_memory_makes_batches_smaller(bench: Bench) -> None:
     assert len(bench.twin.streams) == STREAMS
 
 
-@pytest.mark.parametrize("kind", [numpy_twin.CUDARuntimeError, numpy_twin.CUDADriverError])
+@pytest.mark.parametrize("kind", [numpy_twin.CUDARuntimeError, numpy_twin.CompileError])
 def test_a_lost_card_comes_back(bench: Bench, kind: type[Exception]) -> None:
     bench.twin.fault = kind("cudaErrorIllegalAddress")
     done = bench.segment(SegmentOptions(tile_px=40))
@@ -119,3 +121,39 @@ def test_pixels_that_are_no_numbers_get_no_label(bench: Bench, kernels: HostKern
     finally:
         numpy_twin.TwinArray.get = broken  # type: ignore[method-assign]
     assert "values that are not numbers" in done.device_reason
+
+
+def test_memory_is_looked_at_on_a_card_that_is_gone(bench: Bench) -> None:
+    def gone() -> tuple[int, int]:
+        raise numpy_twin.CUDARuntimeError("cudaErrorDevicesUnavailable")
+
+    bench.twin.cuda.runtime.memGetInfo = gone
+    bench.lane.tidy()
+    assert "cudaErrorDevicesUnavailable" in bench.lane.devices()[1].reason
+
+
+def test_cards_are_tried_before_they_are_used(
+    kernels: HostKernels, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cuda_check.tell(Twin(kernels))  # type: ignore[arg-type]
+    sound = json.loads(capsys.readouterr().out)
+    assert [(card["name"], card["fault"]) for card in sound] == [("twin 0", ""), ("twin 1", "")]
+
+
+def test_a_card_with_wrong_labels_is_found_out(kernels: HostKernels) -> None:
+    twin = Twin(kernels)
+    right = numpy_twin.TwinArray.get
+
+    def wrong(array, stream, out, blocking) -> None:
+        right(array, stream, out, blocking)
+        stream.queue.append(lambda: out.fill(1))
+
+    numpy_twin.TwinArray.get = wrong  # type: ignore[method-assign]
+    try:
+        fault = cuda_check.fault_of(CudaDevice(twin, 0, "a card"))  # type: ignore[arg-type]
+    finally:
+        numpy_twin.TwinArray.get = right  # type: ignore[method-assign]
+    assert "labels were wrong" in fault
+    twin.fault = numpy_twin.CUDARuntimeError("cudaErrorNoKernelImageForDevice")
+    fault = cuda_check.fault_of(CudaDevice(twin, 0, "a card"))  # type: ignore[arg-type]
+    assert fault == "its test failed: cuda:0 was lost (cudaErrorNoKernelImageForDevice)"

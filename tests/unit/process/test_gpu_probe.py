@@ -30,4 +30,4 @@ def test_a_card_that_is_there() -> None:
 def test_without_cupy_no_child_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu_probe.importlib.util, "find_spec", lambda name: None)
     monkeypatch.setattr(gpu_probe.subprocess, "run", None)
-    assert "extra `gpu`" in gpu_probe.probe().reason
+    assert "extra `gpu`" in gpu_probe.probe("exit").reason
