@@ -100,7 +100,7 @@ class Daemon:
             self._claims.claim(folder, subject="journal.folder").hold()  # it may have been made just now
             pool = stack.enter_context(WorkerPool(DECODERS))
             scheduler = Scheduler()
-            lane = make_lane(self._settings.device, scheduler.wanted)
+            lane = make_lane(self._settings.device, self._settings.models.vgg19_weights, scheduler.wanted)
             scheduler.slots = PLANES_PER_LANE * max(1, len(lane.devices()) - 1)
             scheduler.at_hand = lambda model: lane.at_hand(Path(model))
             stack.callback(lane.close)
@@ -113,7 +113,14 @@ class Daemon:
                 Parts(engine, pool, journal, feed, self._claims),
                 WatchStore(journal),
             )
-            trainings = open_trainings(self._settings.training_folder, pool, lane, engine.scheduler, registry)
+            trainings = open_trainings(
+                self._settings.training_folder,
+                pool,
+                lane,
+                engine.scheduler,
+                registry,
+                self._settings.models.vgg19_weights,
+            )
             server = Server(engine, watches, journal, feed, trainings, self._settings.server)
             telling = keep_telling(self._notifier, lane.work_since, lambda: self._status(watches, journal))
             self._in_background(stack, telling)

@@ -153,9 +153,9 @@ class Pipeline:
             return
         finally:
             self._go_on()
-        _log.warning("image failed", file=found.path, why=fault.message)
         vanished = fault.reason == Reason.IMAGE_VANISHED
         state = ImageState.VANISHED if vanished else ImageState.FAILED
+        (_log.info if vanished else _log.warning)(f"image {state}", file=found.path, why=fault.message)
         outcome = ImageOutcome(self._spec.id, found.relative, found.stamp, state, fault=fault)
         if vanished:
             await self._record(slot, outcome, [])

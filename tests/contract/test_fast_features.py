@@ -22,12 +22,12 @@ from segmentd.compute.fast_features import (
     stack,
 )
 from segmentd.compute.feature_plan import FeaturePlan, plan_features
-from segmentd.compute.features import FeatureSet, feature_sets
+from segmentd.compute.features import FeatureSet, filter_sets
 from segmentd.compute.normalize import Scale, to_float
 from segmentd.compute.tiling import MIN_TILE_PX, cover, cut
 from segmentd.records import Region
 
-SETS = feature_sets()
+SETS = filter_sets()
 PLANS = {name: plan_features(feature_set, 1) for name, feature_set in SETS.items()}
 
 

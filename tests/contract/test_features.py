@@ -10,7 +10,7 @@ from numpy.testing import assert_array_equal
 from scipy import ndimage
 from scipy.signal import convolve2d
 
-from segmentd.compute.features import compute_features, feature_sets
+from segmentd.compute.features import compute_features, filter_sets
 from segmentd.compute.tiling import cut
 from segmentd.records import Region
 
@@ -61,7 +61,7 @@ def basic33_by_definition(image):
     [("basic25", basic25_by_definition, 25), ("basic33", basic33_by_definition, 33)],
 )
 def test_features_equal_the_formulas(name, definition, count) -> None:
-    feature_set = feature_sets()[name]
+    feature_set = filter_sets()[name]
     reach = feature_set.reach_px
     assert len(feature_set) == count
     whole = Region(0, 0, *IMAGE.shape)
@@ -77,7 +77,7 @@ def test_features_equal_the_formulas(name, definition, count) -> None:
 @settings(max_examples=15, deadline=None)
 @given(data=st.data())
 def test_a_part_has_the_bits_of_the_whole(name: str, data: st.DataObject) -> None:
-    feature_set = feature_sets()[name]
+    feature_set = filter_sets()[name]
     reach = feature_set.reach_px
     height, width = data.draw(st.integers(1, 61)), data.draw(st.integers(1, 83))
     image = IMAGE[None, :height, :width]
@@ -89,7 +89,7 @@ def test_a_part_has_the_bits_of_the_whole(name: str, data: st.DataObject) -> Non
 
 
 def test_channels_follow_one_another() -> None:
-    feature_set = feature_sets()["basic25"]
+    feature_set = filter_sets()["basic25"]
     two = np.stack([IMAGE, IMAGE[::-1]])
     reach = feature_set.reach_px
     whole = Region(0, 0, *IMAGE.shape)

@@ -75,6 +75,7 @@ class DaemonProcess:
         self.starts = 0
         self.journal: dict[str, Any] = {"folder": "journal"}
         self.device: dict[str, Any] = {}
+        self.model_settings: dict[str, Any] = {}
         self.prefix: list[str] = []
         self.environment: dict[str, str] = {}
         self._models = models
@@ -191,7 +192,7 @@ class DaemonProcess:
         """Write the configuration with the address that the first start got."""
         tables = {
             "server": {"listen": self.address, **self._server},
-            "models": {"folder": str(self._models)},
+            "models": {"folder": str(self._models), **self.model_settings},
             "journal": self.journal,
             "device": self.device,
         }

@@ -95,7 +95,7 @@ def crash_again_and_again(folder: Path, models: Path, files: int, kills: int, po
     random, crashing = np.random.default_rng(files), Crashing(folder, models)
     daemon, at_once = crashing.daemon, files // (2 * kills)
     crashing.add(files - kills * at_once - len(points))
-    with daemon.start(), daemon.client() as client, Follower(client, "-", 400) as follower:
+    with daemon.start(), daemon.client() as client, Follower(client, "-", 1500) as follower:
         events = 0
         for _ in range(kills):
             # At the end of a backlog there are no more events to wait for.
@@ -130,6 +130,6 @@ def test_crashes_lose_nothing(blobs_model: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(500)
+@pytest.mark.timeout(1800)
 def test_crashes_at_25_moments_and_at_every_point_lose_nothing(blobs_model: Path, tmp_path: Path) -> None:
     crash_again_and_again(tmp_path, blobs_model.parent, 200, 25, POINTS)

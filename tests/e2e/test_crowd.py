@@ -117,6 +117,7 @@ async def test_subscribers_that_join_at_any_time_see_each_event_once(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 async def test_a_thousand_subscribers(place: Callable[..., DaemonProcess]) -> None:
     with place() as daemon:
         await gather_a_crowd(daemon, 1000, 100)

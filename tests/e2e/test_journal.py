@@ -13,7 +13,6 @@ import tifffile
 
 from segmentctl import Result
 from segmentctl.client import Client
-from segmentd.crashpoints import POINTS
 
 from .daemon import DaemonProcess, run_here, wait_until
 from .images import write_blobs, write_truncated
@@ -130,41 +129,6 @@ def test_what_is_there_when_a_watch_is_new_can_be_ignored_and_damaged_results_ar
             result.labels is None and result.error is not None and result.error.reason != ""
             for result in results(client, 3, metadata_only=False)
         )
-
-
-def crash_at(daemon: DaemonProcess, points: tuple[str, ...]) -> int:
-    """Have the daemon crash at each point, with a new image each time; returns how many images there are."""
-    for number, point in enumerate(points):
-        write_blobs(daemon.hot / f"{number:02d}.tif", number)
-        daemon.environment = {"SEGMENTD_CRASH_AT": point}
-        daemon.launch()
-        assert daemon.wait_for_exit(30) == -signal.SIGKILL, f"{point}\n{daemon.log_end()}"
-    daemon.environment = {}
-    return len(points)
-
-
-def check_crashes(daemon: DaemonProcess, away: Path, points: tuple[str, ...]) -> None:
-    count = crash_at(daemon, points)
-    with daemon.start(), daemon.client() as client:
-        found = results(client, count, metadata_only=False)
-        assert [result.number for result in found] == list(range(1, count + 1))
-        names = {f"{number:02d}.tif" for number in range(count)}
-        assert {result.segmentation.source_display for result in found} == names
-        assert all(result.labels is not None for result in found)
-        wait_until(lambda: {path.name for path in away.glob("*")} == names, "all images are moved")
-        assert client.server().last_event_number == count
-        assert list(daemon.hot.glob("*.tif")) == []
-        left = [
-            path for path in daemon.hot.rglob("*") if path.is_file() and not path.name.endswith(".ome.tif")
-        ]
-        assert left == []
-
-
-@pytest.mark.slow
-def test_a_crash_at_every_point_loses_nothing(place: Callable[..., DaemonProcess], tmp_path: Path) -> None:
-    away = tmp_path / "away"
-    points = tuple(point for point in POINTS if point != "result-linked")
-    check_crashes(place(after=f"move:{away}"), away, points)
 
 
 @pytest.mark.slow

@@ -195,7 +195,7 @@ class Client(TrainingClient):
         model: str,
         *,
         min_confidence: int = 0,
-        postprocessing: str = "none",
+        postprocessing: str = "",
         confidence: Confidence = "map",
     ) -> tuple[UInt8Array, UInt8Array]:
         """Segment an image that is in memory.
@@ -209,7 +209,8 @@ class Client(TrainingClient):
         min_confidence : int
             Labels below this confidence in percent become 0.
         postprocessing : str
-            A name of `postprocessings`: `none`, or `crf` for a conditional random field.
+            A name of `postprocessings`: `none`, or `crf` for a conditional random field; empty for the
+            model's own.
         confidence : {"map", "marginal"}
             With `crf`: 100 everywhere, or the probability after the field.
 
@@ -233,7 +234,7 @@ class Client(TrainingClient):
         model: str,
         *,
         min_confidence: int = 0,
-        postprocessing: str = "none",
+        postprocessing: str = "",
         confidence: Confidence = "map",
         border_pixels: int | None = None,
         tile_pixels: int | None = None,

@@ -55,9 +55,12 @@ def segment(
         typer.Option("--with-image", help="With multichannel: the image's own channels in front, one file."),
     ] = False,
     postprocessing: Annotated[
-        str,
-        typer.Option(help="none, or crf: a conditional random field removes specks and sharpens borders."),
-    ] = "none",
+        str | None,
+        typer.Option(
+            help="none, or crf: a conditional random field removes specks and sharpens borders. "
+            "Default: the model's own."
+        ),
+    ] = None,
     confidence: Annotated[
         str, typer.Option(help="With crf: map (100 everywhere), or marginal (the probability after it).")
     ] = "map",
@@ -73,6 +76,14 @@ def segment(
     keep_paths: Annotated[
         bool, typer.Option("--keep-paths", help="Mirror the given paths below --out.")
     ] = False,
+    vgg19_weights: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Weights of VGG19 for models of deep features (.h5, from Keras); default: what Keras "
+            "has cached.",
+        ),
+    ] = None,
 ) -> None:
     """Segment images with a model: writes labels and confidence of each as OME-TIFF.
 
@@ -80,7 +91,7 @@ def segment(
     """
     with exits.reported():
         exits.require_choice("--format", format, FORMATS)
-        exits.require_choice("--postprocessing", postprocessing, ("none", "crf"))
+        exits.require_choice("--postprocessing", postprocessing or "none", ("none", "crf"))
         exits.require_choice("--confidence", confidence, ("map", "marginal"))
         if confidence == "marginal" and postprocessing != "crf":
             raise exits.UsageError("--confidence marginal needs --postprocessing crf")
@@ -88,7 +99,8 @@ def segment(
             raise exits.UsageError("--with-image needs --format multichannel")
         how = (border, tile, min_confidence, postprocessing, confidence, pixel_size_tolerance)
         outputs = FORMATS[format] + (("overlay",) if overlay else ())
-        failed = _segment(images, model, out, models, how, threads, outputs, with_image, keep_paths)
+        device = (threads, "", vgg19_weights)
+        failed = _segment(images, model, out, models, how, device, outputs, with_image, keep_paths)
     if failed:
         raise typer.Exit(exits.ExitCode.FAILED)
 
@@ -98,8 +110,8 @@ def _segment(
     model: str,
     out: Path,
     models: Path | None,
-    how: tuple[int | None, int | None, int, str, str, float | None],
-    threads: int | None,
+    how: tuple[int | None, int | None, int, str | None, str, float | None],
+    device: tuple[int | None, str, Path | None],
     outputs: tuple[str, ...],
     with_image: bool,
     keep_paths: bool,
@@ -117,7 +129,7 @@ def _segment(
     path = find_model(model, models)
     rows: list[list[str]] = []
     failed = 0
-    lane = CpuLane(threads)
+    lane = CpuLane(*device)
     with WorkerPool(1) as pool, show.progress("images", len(inputs)) as step:
         lease = Lease(path, lane.load(path))
         for number, (image, relative) in enumerate(inputs):

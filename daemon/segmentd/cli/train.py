@@ -24,7 +24,13 @@ def train(
         ),
     ],
     out: Annotated[Path, typer.Option(help="Model file to write (FILE.segmodel).")],
-    features: Annotated[str, typer.Option(help="Feature set: basic25 or basic33.")] = "basic25",
+    features: Annotated[
+        str,
+        typer.Option(
+            help="Feature set: basic25 or basic33 (filters, fast); deep64, deep128, deep256, deep50 or "
+            "deep70 (a trained network's, slow: extra 'deep' and weights of VGG19)."
+        ),
+    ] = "basic25",
     normalization: Annotated[
         str,
         typer.Option(
@@ -43,6 +49,14 @@ def train(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the random forest.")] = 0,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads; default: all cores.")] = None,
+    vgg19_weights: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Weights of VGG19 for deep features (.h5, from Keras); default: what Keras has cached. "
+            "Nothing is downloaded.",
+        ),
+    ] = None,
 ) -> None:
     """Train a model from sparse labels and write it as one file.
 
@@ -50,7 +64,9 @@ def train(
     and which features mattered.
     """
     with exits.reported():
-        _train(images, labels, out, features, normalization, classes, channel, name, seed, threads)
+        _train(
+            images, labels, out, features, normalization, classes, channel, name, seed, threads, vgg19_weights
+        )
 
 
 def _train(
@@ -64,6 +80,7 @@ def _train(
     name: str | None,
     seed: int,
     threads: int | None,
+    vgg19_weights: Path | None,
 ) -> None:
     from segmentd.cli import show
     from segmentd.cli.classes_file import read_classes
@@ -91,6 +108,7 @@ def _train(
         channel,
         seed,
         threads or usable_cores(),
+        vgg19_weights=str(vgg19_weights or ""),
     )
     with show.progress("images", len(pairs)) as step, WorkerPool(1) as pool:
         model = train_model(request, pool, lambda what, done, total: step(done, what))

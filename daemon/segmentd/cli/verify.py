@@ -60,13 +60,13 @@ def _verify(
     from segmentd.cli.inputs import find_model
     from segmentd.engine.comparison import compare
     from segmentd.models import files
-    from segmentd.settings import DeviceSettings
+    from segmentd.settings import DeviceSettings, load
 
     path = find_model(reference, folder)
     model = files.load(path)
     planes = _planes(model, images) if images else [_made_up(model)]
     settings = DeviceSettings(threads=threads) if threads else DeviceSettings()
-    found = compare(model, path, planes, settings)
+    found = compare(model, path, planes, settings, vgg19_weights=load(None).models.vgg19_weights)
     agree = all(one.agrees for one in found)
     verdict = _verdict(model, images, found, agree)
     stored = _store(path, verdict) if store else "not asked to"
@@ -78,7 +78,7 @@ def _verify(
         f"{model.card.display_name} ({path})", ["computed by", "equal labels", "confidence", "Mpx/s"], rows
     )
     if len(found) == 1:
-        show.line("A network runs in one way only in this version: there is nothing to compare it with.")
+        show.line("Such a model runs in one way only in this version: there is nothing to compare it with.")
     show.line(
         f"{'The same labels everywhere' if agree else 'Not the same labels everywhere'}: {_measure(found)}"
     )

@@ -1,7 +1,8 @@
 """The named feature sets: a tile becomes a feature stack (F, h, w).
 
 A feature set is computed for each channel by itself; the stacks of all channels follow one another,
-so feature `f` of channel `c` is plane `c * len(set) + f`.
+so feature `f` of channel `c` is plane `c * len(set) + f`. Sets of filters are here, those that a trained
+network gives in `deep_sets`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segmentd.compute import filters, separable
+from segmentd.compute.deep_sets import DeepFeatureSet, deep_sets
 from segmentd.compute.filters import Image
 from segmentd.compute.separable import Separable
 
@@ -35,7 +37,7 @@ class Feature:
 
 @dataclass(frozen=True)
 class FeatureSet:
-    """A named, ordered list of features."""
+    """A named, ordered list of filters."""
 
     name: str
     description: str
@@ -46,8 +48,16 @@ class FeatureSet:
         """How far around a pixel the set reads, in pixels."""
         return max(feature.reach_px for feature in self.features)
 
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Names of the features, in order."""
+        return tuple(feature.name for feature in self.features)
+
     def __len__(self) -> int:
         return len(self.features)
+
+
+AnyFeatureSet = FeatureSet | DeepFeatureSet
 
 
 def _gaussian(sigma: float) -> Feature:
@@ -120,16 +130,22 @@ def _basic33() -> FeatureSet:
 
 
 @cache
-def feature_sets() -> dict[str, FeatureSet]:
-    """All feature sets by name."""
+def filter_sets() -> dict[str, FeatureSet]:
+    """The feature sets that are made of filters, by name."""
     return {feature_set.name: feature_set for feature_set in (_basic25(), _basic33())}
 
 
-def feature_names(feature_set: FeatureSet, channel_names: tuple[str, ...]) -> list[str]:
+@cache
+def feature_sets() -> dict[str, AnyFeatureSet]:
+    """All feature sets by name; no other list of them exists."""
+    return {**filter_sets(), **{feature_set.name: feature_set for feature_set in deep_sets()}}
+
+
+def feature_names(feature_set: AnyFeatureSet, channel_names: tuple[str, ...]) -> list[str]:
     """Names of the planes of a feature stack, in order; with the channel where there are several."""
     if len(channel_names) == 1:
-        return [feature.name for feature in feature_set.features]
-    return [f"{channel}: {feature.name}" for channel in channel_names for feature in feature_set.features]
+        return list(feature_set.feature_names)
+    return [f"{channel}: {name}" for channel in channel_names for name in feature_set.feature_names]
 
 
 def compute_features(tile: npt.NDArray[np.float32], feature_set: FeatureSet) -> npt.NDArray[np.float32]:

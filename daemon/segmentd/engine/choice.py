@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from segmentd.engine import simulated_device
 from segmentd.engine.device import Device
@@ -17,13 +18,19 @@ from segmentd.process import gpu_probe
 from segmentd.settings import DeviceSettings
 
 
-def make_lane(settings: DeviceSettings, wanted: Callable[[], Sequence[str]] = tuple) -> Lane:
+def make_lane(
+    settings: DeviceSettings,
+    vgg19_weights: Path | None = None,
+    wanted: Callable[[], Sequence[str]] = tuple,
+) -> Lane:
     """Make the lane for `[device]`.
 
     Parameters
     ----------
     settings : DeviceSettings
         The table.
+    vgg19_weights : Path, optional
+        What deep features are computed with.
     wanted : callable
         Files of the models that planes wait for, the next one first.
 
@@ -34,7 +41,7 @@ def make_lane(settings: DeviceSettings, wanted: Callable[[], Sequence[str]] = tu
     """
     devices, why_none = devices_of(settings)
     if devices:
-        cpu = CpuLane(settings.threads)
+        cpu = CpuLane(settings.threads, vgg19_weights=vgg19_weights)
         rules = MemoryRules(settings.memory_budget, settings.give_back_seconds)
         lanes = [
             DeviceLane(device, cpu, settings.require_gpu, rules=rules, wanted=wanted) for device in devices
@@ -43,7 +50,7 @@ def make_lane(settings: DeviceSettings, wanted: Callable[[], Sequence[str]] = tu
     if settings.require_gpu:
         raise ConfigurationError([f"device.require_gpu = true: must be false here; {why_none}"])
     why = f"device.prefer is cuda, but {why_none}" if settings.prefer == "cuda" else ""
-    return CpuLane(settings.threads, why)
+    return CpuLane(settings.threads, why, vgg19_weights)
 
 
 def devices_of(settings: DeviceSettings) -> tuple[Sequence[Device], str]:

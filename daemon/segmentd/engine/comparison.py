@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy.typing as npt
 
 from segmentd.compute import normalize, tiling
 from segmentd.compute.decide import decide
-from segmentd.compute.features import compute_features, feature_sets
+from segmentd.compute.features import compute_features, filter_sets
 from segmentd.compute.forest import predict
 from segmentd.compute.packets import Kernel
 from segmentd.compute.packets.choice import runnable_kernels
@@ -26,6 +27,7 @@ from segmentd.engine.predictor import Predictor
 from segmentd.engine.source import ArraySource
 from segmentd.errors import SegmentdError
 from segmentd.models.bundle import Model
+from segmentd.models.deep_features import is_deep
 from segmentd.models.files import AnyModel
 from segmentd.records import Region, SegmentOptions
 from segmentd.settings import DeviceSettings
@@ -81,7 +83,12 @@ class Found:
 
 
 def compare(
-    model: AnyModel, path: Path, images: Sequence[Pixels], settings: DeviceSettings, with_kernels: bool = True
+    model: AnyModel,
+    path: Path,
+    images: Sequence[Pixels],
+    settings: DeviceSettings,
+    with_kernels: bool = True,
+    vgg19_weights: Path | None = None,
 ) -> list[Found]:
     """Run a model in every way there is on this machine.
 
@@ -97,20 +104,24 @@ def compare(
         Threads, and the devices that are wanted.
     with_kernels : bool
         Also the plain formulas and every kernel of the processor; otherwise devices only.
+    vgg19_weights : Path, optional
+        What deep features are computed with.
 
     Returns
     -------
     list of Found
-        The first is what the others were compared with. Networks run in one way only: on the CPU.
+        The first is what the others were compared with. Networks and deep features run in one way only: on the
+        CPU.
     """
-    cpu = CpuLane(settings.threads)
+    cpu = CpuLane(settings.threads, vgg19_weights=vgg19_weights)
+    filters = model if isinstance(model, Model) and not is_deep(model) else None
     try:
         cpu.load(path)
         ways: list[tuple[str, Way]] = []
-        if isinstance(model, Model) and with_kernels:
-            ways.append((ORACLE, lambda pixels: by_formulas(model, pixels)))
-            ways += [(f"kernel {kernel}", _by_kernel(model, kernel)) for kernel in runnable_kernels()]
-        ways += [(name, way) for name, way in _devices(cpu, path, isinstance(model, Model), settings)]
+        if filters is not None and with_kernels:
+            ways.append((ORACLE, partial(by_formulas, filters)))
+            ways += [(f"kernel {kernel}", _by_kernel(filters, kernel)) for kernel in runnable_kernels()]
+        ways += [(name, way) for name, way in _devices(cpu, path, filters is not None, settings)]
         expected: list[tuple[Bytes, Bytes]] = []
         return [_measure(name, way, images, expected) for name, way in ways]
     finally:
@@ -120,7 +131,7 @@ def compare(
 def by_formulas(model: Model, pixels: Pixels) -> tuple[Bytes, Bytes]:
     """Labels and confidence of a plane by scipy's filters and one tree after the other: the oracle."""
     card, height, width = model.card, *pixels.shape[1:]
-    feature_set = feature_sets()[card.feature_set]
+    feature_set = filter_sets()[card.feature_set]
     scale = normalize.measure(lambda: [pixels], card.normalization)
     reach = feature_set.reach_px
     labels, confidence = np.empty((2, height, width), np.uint8)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from segmentd.compute.cuda import source
 from segmentd.compute.cuda.tiles import TileProgram
 from segmentd.engine.device import DeviceLostError, DeviceOutOfMemoryError, DeviceTile
-from segmentd.engine.predictor import Predictor
+from segmentd.engine.predictor import Predictor, TilePredictor
 from segmentd.engine.segmenter import Band, PlaneJob
 from segmentd.records import Region
 
@@ -69,7 +69,7 @@ class CudaDevice:
         self._xp = xp
         self._number = number
         self._module: Any = None
-        self._programs: dict[Predictor, TileProgram] = {}
+        self._programs: dict[TilePredictor, TileProgram] = {}
         self._lanes: list[_Lane] = []
 
     def open(self) -> None:

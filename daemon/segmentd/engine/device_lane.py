@@ -17,7 +17,7 @@ from segmentd.engine.device import Device
 from segmentd.engine.device_turns import DeviceTurns, MemoryRules, Trail, UseCpuError
 from segmentd.engine.lane import CpuLane
 from segmentd.engine.lanes import DeviceState, TileListener, strips
-from segmentd.engine.loaded import ForestJob, Job, Loaded, LoadedForest
+from segmentd.engine.loaded import DeepJob, ForestJob, Job, Loaded, LoadedForest
 from segmentd.engine.predictor import Predictor
 from segmentd.engine.segmenter import Band, BandResult, TileResult
 from segmentd.engine.source import PlaneSource
@@ -25,6 +25,7 @@ from segmentd.errors import Reason, SegmentdError
 from segmentd.records import ModelCard, SegmentOptions
 
 DEFAULT_RULES = MemoryRules()
+_COMPUTED_BY_CPU: dict[type, str] = {CrfJob: "conditional random fields", DeepJob: "deep features"}
 
 
 class DeviceLane:
@@ -152,7 +153,7 @@ class DeviceLane:
     def _tiles(self, job: Job, band: Band, trail: Trail) -> Iterator[TileResult]:
         """The tiles of a band as they are done, on the device while that can be used."""
         if not isinstance(job, ForestJob):
-            what = "conditional random fields" if isinstance(job, CrfJob) else "imported networks"
+            what = _COMPUTED_BY_CPU.get(type(job), "imported networks")
             self._turn_to_cpu(trail, f"{self.name} computes no {what} in this version")
             yield from self._cpu.tiles(job.work(band))
             return

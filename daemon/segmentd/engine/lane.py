@@ -41,12 +41,18 @@ def processor_name() -> str:
 
 
 class CpuLane:
-    """Computes on the CPU with `threads` threads; keeps loaded models in memory."""
+    """Computes on the CPU with `threads` threads; keeps loaded models in memory.
 
-    def __init__(self, threads: int | None = None, reason: str = "") -> None:
+    `vgg19_weights` is the file of weights for models of deep features; Keras' cache for None.
+    """
+
+    def __init__(
+        self, threads: int | None = None, reason: str = "", vgg19_weights: Path | None = None
+    ) -> None:
         self.name = "cpu"
         self.display_name = processor_name()
         self.reason = reason
+        self._vgg19_weights = vgg19_weights
         self.threads = threads or usable_cores()
         self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="cpu-lane")
         # Newest first; the one before stays for planes that began with it.
@@ -64,7 +70,7 @@ class CpuLane:
         SegmentdError
             MODEL_NOT_FOUND, MODEL_UNUSABLE or MISSING_EXTRA; what was loaded before stays loaded.
         """
-        model = make_ready(files.load(path), self.threads)
+        model = make_ready(files.load(path), self.threads, self._vgg19_weights)
         pixels = np.zeros((model.card.channel_count, WARM_UP_PX, WARM_UP_PX), model.card.pixel_type.value)
         job = model.job(ArraySource(pixels), slice(None), SegmentOptions())
         for rows in job.bands():
@@ -144,8 +150,9 @@ class CpuLane:
         digest: str | None = None,
     ) -> Job:
         """Make a plane ready to be computed; parameters and errors as those of `segment`."""
-        plane = self.model(path, digest).job(source, channels, options)
-        if options.postprocessing == CRF:
+        model = self.model(path, digest)
+        plane = model.job(source, channels, options)
+        if (options.postprocessing or model.card.postprocessing) == CRF:
             return CrfJob(plane.scored(), channels, options, self._refiner)
         return plane
 

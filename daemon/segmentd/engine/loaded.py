@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Protocol
 
+from segmentd.compute.deep import Extractor
+from segmentd.engine.deep_predictor import DeepPredictor
 from segmentd.engine.network_job import NetworkJob, NetworkRuntime
 from segmentd.engine.predictor import Predictor
 from segmentd.engine.segmenter import Band, BandResult, PlaneJob, ScoredPlane, TileResult
@@ -13,6 +16,7 @@ from segmentd.engine.source import PlaneSource, bands
 from segmentd.engine.volume_job import VolumeJob
 from segmentd.models import trial
 from segmentd.models.bundle import Model
+from segmentd.models.deep_features import for_model, is_deep
 from segmentd.models.files import AnyModel
 from segmentd.records import ModelCard, Region, SegmentOptions
 
@@ -54,12 +58,12 @@ class Loaded(Protocol):
         """Make a plane ready to be computed."""
 
 
-class ForestJob(PlaneJob):
-    """A plane for a forest: each tile is a piece of work."""
+class TileJob(PlaneJob):
+    """A plane for any forest: each tile is a piece of work."""
 
     def bands(self) -> Iterator[tuple[int, int]]:
-        """As the source gives them."""
-        return bands(self.source)
+        """As the source gives them, as far as tiles may begin there."""
+        return bands(self.source, self.predictor.step_px)
 
     def work(self, band: Band) -> Iterator[Work]:
         """One tile each."""
@@ -82,8 +86,18 @@ class ForestJob(PlaneJob):
         return [self.run_tile(band, core)]
 
 
+class ForestJob(TileJob):
+    """A plane for a forest on filters."""
+
+    predictor: Predictor
+
+
+class DeepJob(TileJob):
+    """A plane for a forest on deep features."""
+
+
 class LoadedForest:
-    """A forest in memory."""
+    """A forest on filters in memory."""
 
     def __init__(self, model: Model) -> None:
         self.card = model.card
@@ -92,6 +106,18 @@ class LoadedForest:
     def job(self, source: PlaneSource, channels: slice, options: SegmentOptions) -> ForestJob:
         """Make a plane ready to be computed."""
         return ForestJob(self.predictor, source, channels, options)
+
+
+class LoadedDeepForest:
+    """A forest on deep features in memory."""
+
+    def __init__(self, model: Model, extractor: Extractor) -> None:
+        self.card = model.card
+        self._predictor = DeepPredictor(model, extractor)
+
+    def job(self, source: PlaneSource, channels: slice, options: SegmentOptions) -> DeepJob:
+        """Make a plane ready to be computed."""
+        return DeepJob(self._predictor, source, channels, options)
 
 
 class LoadedNetwork(NetworkRuntime):
@@ -103,8 +129,10 @@ class LoadedNetwork(NetworkRuntime):
         return kind(self, source, channels, options)
 
 
-def make_ready(model: AnyModel, threads: int) -> Loaded:
+def make_ready(model: AnyModel, threads: int, vgg19_weights: Path | None = None) -> Loaded:
     """Bring a model to the CPU; a network is tried in a process of its own before.
+
+    `vgg19_weights` is the file of what deep features are computed with; Keras' cache for None.
 
     Raises
     ------
@@ -112,6 +140,8 @@ def make_ready(model: AnyModel, threads: int) -> Loaded:
         MODEL_UNUSABLE, MISSING_EXTRA.
     """
     if isinstance(model, Model):
+        if is_deep(model):
+            return LoadedDeepForest(model, for_model(model, vgg19_weights, threads))
         return LoadedForest(model)
     trial.run(model)
     return LoadedNetwork(model, threads)

@@ -11,12 +11,11 @@ import numpy.typing as npt
 
 from segmentd.compute import fast_features, normalize, tiling
 from segmentd.compute.decide import apply_minimum_confidence
-from segmentd.engine.predictor import Predictor
+from segmentd.engine.predictor import TilePredictor
 from segmentd.engine.source import PlaneSource, bands
 from segmentd.records import Region, SegmentOptions
 
 Bytes = npt.NDArray[np.uint8]
-DEFAULT_TILE_PX = 512
 FEW_CLASSES = 8
 
 
@@ -114,7 +113,7 @@ class PlaneJob:
 
     Parameters
     ----------
-    predictor : Predictor
+    predictor : TilePredictor
         What to compute.
     source : PlaneSource
         The plane, in the model's pixel type.
@@ -130,13 +129,14 @@ class PlaneJob:
     """
 
     def __init__(
-        self, predictor: Predictor, source: PlaneSource, channels: slice, options: SegmentOptions
+        self, predictor: TilePredictor, source: PlaneSource, channels: slice, options: SegmentOptions
     ) -> None:
         self.predictor = predictor
         self.source = source
         self._channels = channels
         self._options = options
-        self.tile_px = options.tile_px or DEFAULT_TILE_PX
+        step = predictor.step_px
+        self.tile_px = -(-(options.tile_px or predictor.tile_px) // step) * step
         card = predictor.card
         self._border_px = card.border_px if options.border_px is None else options.border_px
         self.scale = normalize.measure(self._blocks, card.normalization)
@@ -154,7 +154,9 @@ class PlaneJob:
     def read(self, start: int, stop: int) -> Band:
         """Read the rows that the tiles of rows start..stop-1 need."""
         height = self.source.shape[1]
-        low, high = tiling.needed_rows(start, stop, height, self.predictor.reach_px, self._border_px)
+        # At the plane's edge a tile may be filled up to a step.
+        reach = self.predictor.reach_px + self.predictor.step_px - 1
+        low, high = tiling.needed_rows(start, stop, height, reach, self._border_px)
         return Band(start, stop, low, self.source.rows(low, high), self._channels)
 
     def tiles(self, band: Band) -> Iterator[Region]:

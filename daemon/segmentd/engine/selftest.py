@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from segmentd.compute import fast_features
 from segmentd.compute.feature_plan import plan_features
-from segmentd.compute.features import feature_sets
+from segmentd.compute.features import filter_sets
 from segmentd.models import bundle, training
 from segmentd.records import ClassInfo, ModelCard, PixelSize, PixelType
 
@@ -36,7 +36,7 @@ def made_up_plane(
 def test_model() -> bundle.Model:
     """A forest of 25 trees for planes of one channel in 16 bits: dark, edge and bright."""
     plane = made_up_plane(1, PixelType.UINT16, seed=1)
-    feature_set = feature_sets()[FEATURES]
+    feature_set = filter_sets()[FEATURES]
     reach = feature_set.reach_px
     pixels = np.pad(plane.astype(np.float32), ((0, 0), (reach, reach), (reach, reach)), mode="symmetric")
     stack = fast_features.stack(plan_features(feature_set, 1), pixels)

@@ -112,8 +112,9 @@ def streamed_band_rows(width: int) -> int:
     return max(1, BAND_PIXELS // (width * BAND_STEP_ROWS)) * BAND_STEP_ROWS
 
 
-def bands(source: PlaneSource) -> Iterator[tuple[int, int]]:
-    """First and last row (exclusive) of each band, from the top."""
+def bands(source: PlaneSource, step: int = 1) -> Iterator[tuple[int, int]]:
+    """First and last row (exclusive) of each band, from the top; bands begin at multiples of `step` rows."""
     height = source.shape[1]
-    for start in range(0, height, source.band_rows):
-        yield start, min(start + source.band_rows, height)
+    rows = -(-source.band_rows // step) * step
+    for start in range(0, height, rows):
+        yield start, min(start + rows, height)

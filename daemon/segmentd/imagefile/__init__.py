@@ -14,7 +14,7 @@ from segmentd.imagefile.ometiff import TILE, OmeTiffWriter, write_confidence_ima
 from segmentd.imagefile.omexml import CLASSES_NAMESPACE, OmeChannel, OmeImage
 from segmentd.imagefile.overlay import Overlay, overlay_png
 from segmentd.imagefile.reading import read_region, read_simple
-from segmentd.records import ClassInfo, Region
+from segmentd.records import ClassInfo, PixelSize, PixelType, Region
 
 __all__ = [
     "CLASSES_NAMESPACE",
@@ -24,6 +24,8 @@ __all__ = [
     "OmeImage",
     "OmeTiffWriter",
     "Overlay",
+    "PixelSize",
+    "PixelType",
     "Region",
     "SegmentdError",
     "default_color",

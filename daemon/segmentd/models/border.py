@@ -41,7 +41,7 @@ def with_border(model: AnyModel, border_px: int | None) -> AnyModel:
     card = replace(model.card, border_px=border, original_border_px=kept)
     if isinstance(model, NetworkModel):
         return network_model.seal(card, model.onnx, model.spec, model.source)
-    return bundle.seal(card, model.forest)
+    return bundle.seal(card, model.forest, model.projection)
 
 
 def change_border(path: Path, border_px: int | None) -> ModelCard:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import math
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -19,15 +18,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from segmentd.compute.features import feature_sets
 from segmentd.compute.forest import ForestArrays
 from segmentd.compute.normalize import METHODS
 from segmentd.errors import Reason, SegmentdError
-from segmentd.models import json_text
+from segmentd.models import forest_members, json_text
 from segmentd.models.archive import MAX_INFLATED_BYTES, read_archive, write_archive
+from segmentd.models.forest_members import Projection
 from segmentd.records import ClassInfo, ModelCard, PixelSize, PixelType
 from segmentd.settings.values import MODEL_SUFFIXES
 
@@ -42,11 +39,10 @@ SOURCE_FOLDER = "source/"
 # Images and labels that a model was trained on, where it was exported with them.
 TRAINING_FOLDER = "training/"
 # What a model may ask for by default: what the lanes do.
-POSTPROCESSINGS = ("none",)
+POSTPROCESSINGS = ("none", "crf")
 _KINDS = (FOREST, NETWORK, REGRESSION)
 MANIFEST = "model.json"
 _ADVICE = "train the model again or import it from its source"
-_ARRAYS = ("feature", "threshold", "left", "right", "value", "roots")
 # What a person may change without making it another model.
 _NOT_IN_DIGEST = (
     *("id", "display_name", "description", "created", "digest", "original_border_px", "verification"),
@@ -59,15 +55,20 @@ _LATER: dict[str, Any] = {
     "volume": False,
     "postprocessing": "none",
     "verification": {},
+    "weights_sha256": "",
 }
 
 
 @dataclass(frozen=True)
 class Model:
-    """A model in memory: its card and its forest."""
+    """A model in memory: its card, its forest, and the projection that its features went through, if any.
+
+    `projection` is float32 (features, outputs of the network's layer).
+    """
 
     card: ModelCard
     forest: ForestArrays
+    projection: Projection = None
 
 
 @dataclass(frozen=True)
@@ -103,14 +104,15 @@ def reference_id(reference: str) -> str:
     return slug(path.stem if path.suffix in MODEL_SUFFIXES else path.name)
 
 
-def seal(card: ModelCard, forest: ForestArrays) -> Model:
-    """The model with its digest filled in."""
-    return Model(sealed(card, _members(forest)), forest)
+def seal(card: ModelCard, forest: ForestArrays, projection: Projection = None) -> Model:
+    """The model with its digest filled in; ValueError where its features need a projection and have none."""
+    forest_members.check_projection(projection, card)
+    return Model(sealed(card, forest_members.write(forest, projection)), forest, projection)
 
 
 def save(model: Model, path: Path) -> None:
     """Write a model file so that it is either there whole or not at all."""
-    write_container(model.card, _members(model.forest), path)
+    write_container(model.card, forest_members.write(model.forest, model.projection), path)
 
 
 def load(path: Path) -> Model:
@@ -130,9 +132,10 @@ def forest_model(container: Container) -> Model:
     with refusing(container.source, _ADVICE):
         if card.kind != FOREST:
             raise ValueError(f"it holds a {card.kind}, not a forest")
-        forest = _forest(container.members, card)
+        forest = forest_members.read_forest(container.members, card)
+        projection = forest_members.read_projection(container.members, card)
     container.check_digest()
-    return Model(card, forest)
+    return Model(card, forest, projection)
 
 
 def open_bytes(path: Path) -> bytes:
@@ -189,15 +192,6 @@ def read_container(data: bytes, source: str) -> Container:
 def _manifest(card: ModelCard) -> dict[str, Any]:
     fields = {key: value for key, value in asdict(card).items() if value != _LATER.get(key, ...)}
     return {"format": "segmodel", "format_version": FORMAT_VERSION, **fields}
-
-
-def _members(forest: ForestArrays) -> dict[str, bytes]:
-    members = {}
-    for name in _ARRAYS:
-        out = io.BytesIO()
-        np.lib.format.write_array(out, getattr(forest, name), allow_pickle=False)
-        members[f"forest/{name}.npy"] = out.getvalue()
-    return members
 
 
 def _digest(manifest: Mapping[str, Any], members: Mapping[str, bytes]) -> str:
@@ -262,30 +256,3 @@ def _is_time(text: str) -> bool:
         return not text or datetime.fromisoformat(text).tzinfo is not None
     except ValueError:
         return False
-
-
-def _forest(members: Mapping[str, bytes], card: ModelCard) -> ForestArrays:
-    types = {"threshold": np.float64, "value": np.float64}
-    arrays: dict[str, npt.NDArray[Any]] = {}
-    for name in _ARRAYS:
-        array = _array(name, members[f"forest/{name}.npy"])
-        if array.dtype != types.get(name, np.int32) or array.ndim != (2 if name == "value" else 1):
-            raise ValueError(f"forest/{name}.npy is {array.dtype} with {array.ndim} axes")
-        arrays[name] = np.ascontiguousarray(array)
-    planes = card.channel_count * len(feature_sets()[card.feature_set])
-    forest = ForestArrays(**arrays, feature_count=planes)
-    forest.check()
-    if forest.class_count != len(card.classes):
-        raise ValueError(f"the forest has {forest.class_count} classes, the card {len(card.classes)}")
-    return forest
-
-
-def _array(name: str, data: bytes) -> npt.NDArray[Any]:
-    """An array from `.npy` bytes whose declared size is the size that is there."""
-    file = io.BytesIO(data)
-    if np.lib.format.read_magic(file) != (1, 0):
-        raise ValueError(f"forest/{name}.npy is not in npy format 1.0")
-    shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
-    if fortran or dtype.hasobject or math.prod(shape) * dtype.itemsize != len(data) - file.tell():
-        raise ValueError(f"forest/{name}.npy does not hold what its header says")
-    return np.frombuffer(data, dtype, offset=file.tell()).reshape(shape)

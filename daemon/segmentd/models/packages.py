@@ -53,7 +53,7 @@ def with_card(model: AnyModel, card: ModelCard) -> AnyModel:
         except ValueError as error:
             raise bad_field("border_pixels", str(error)) from error
         return network_model.seal(card, model.onnx, model.spec, model.source)
-    return bundle.seal(card, model.forest)
+    return bundle.seal(card, model.forest, model.projection)
 
 
 def with_border(card: ModelCard, border_px: int) -> ModelCard:

@@ -7,6 +7,8 @@ features, to the bit, in both.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
@@ -15,15 +17,20 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.ensemble import RandomForestClassifier
 
-from segmentd.compute import fast_features, normalize
+from segmentd.compute import deep, deep_cells, fast_features, normalize
+from segmentd.compute.deep_sets import DeepFeatureSet
 from segmentd.compute.feature_plan import plan_features
-from segmentd.compute.features import FeatureSet
+from segmentd.compute.features import AnyFeatureSet, FeatureSet
 from segmentd.compute.forest import ForestArrays
+from segmentd.compute.normalize import Scale
 from segmentd.compute.tiling import cover, cut
 from segmentd.errors import Reason, SegmentdError
+from segmentd.records import Region
 
 TREES = 25
 TRAINING_TILE_PX = 256
+# From the core of a tile and a mask of its pixels, bool (h, w), to their features, float32 (n, F).
+TileFeatures = Callable[[Region, npt.NDArray[np.bool_]], npt.NDArray[np.float32]]
 VERSIONED_LIBRARIES = ("numpy", "scipy", "scikit-learn", "opencv-python-headless", "numba")
 
 
@@ -47,8 +54,9 @@ class TrainedForest:
 def collect(
     pixels: npt.NDArray[np.generic],
     labels: npt.NDArray[np.uint8],
-    feature_set: FeatureSet,
+    feature_set: AnyFeatureSet,
     normalization: str,
+    extractor: deep.Extractor | None = None,
 ) -> Samples:
     """Features of the labelled pixels of one plane.
 
@@ -62,27 +70,56 @@ def collect(
         What to compute.
     normalization : str
         One of `segmentd.compute.normalize.METHODS`.
+    extractor : Extractor, optional
+        Of deep features; needed for those.
     """
     scale = normalize.measure(lambda: [pixels], normalization)
-    level = fast_features.grey_level(pixels[:, 0], scale)
-    plan = plan_features(feature_set, len(pixels))
+    features = (
+        _deep_features(pixels, scale, extractor)
+        if isinstance(feature_set, DeepFeatureSet)
+        else _filtered(pixels, scale, feature_set)
+    )
     mask = normalize.masked(pixels)
     if mask is not None:
         labels = np.where(mask, np.uint8(0), labels)
-    reach = plan.reach_px
-    parts, values = [], []
+    drawn = []
     for core in cover(labels.shape[0], labels.shape[1], TRAINING_TILE_PX):
         window = labels[core.y : core.y + core.height, core.x : core.x + core.width]
-        marked = window > 0
-        if not marked.any():
-            continue
-        tile = normalize.to_float(cut(pixels, core, reach, reach), scale)
-        parts.append(fast_features.stack(plan, tile, level)[:, marked].T)
-        values.append(window[marked])
-    if not parts:
+        if window.any():
+            drawn.append((core, window))
+    if not drawn:
         planes = len(pixels) * len(feature_set)
         return Samples(np.empty((0, planes), np.float32), np.empty(0, np.uint8))
-    return Samples(np.concatenate(parts), np.concatenate(values))
+    with ThreadPoolExecutor(extractor.threads if extractor else 1) as pool:
+        parts = list(pool.map(lambda tile: features(tile[0], tile[1] > 0), drawn))
+    return Samples(np.concatenate(parts), np.concatenate([window[window > 0] for _, window in drawn]))
+
+
+def _filtered(pixels: npt.NDArray[np.generic], scale: Scale | None, feature_set: FeatureSet) -> TileFeatures:
+    level = fast_features.grey_level(pixels[:, 0], scale)
+    plan = plan_features(feature_set, len(pixels))
+    reach = plan.reach_px
+
+    def features(core: Region, marked: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
+        tile = normalize.to_float(cut(pixels, core, reach, reach), scale)
+        return fast_features.stack(plan, tile, level)[:, marked].T
+
+    return features
+
+
+def _deep_features(
+    pixels: npt.NDArray[np.generic], scale: Scale | None, extractor: deep.Extractor | None
+) -> TileFeatures:
+    if extractor is None:
+        raise ValueError("deep features need an extractor")
+    feature_set = extractor.feature_set
+
+    def features(core: Region, marked: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
+        cells = extractor.cells(pixels, core, feature_set.reach_px, scale)
+        found: npt.NDArray[np.float32] = deep_cells.sample(cells, feature_set.stride_px, *np.nonzero(marked))
+        return found
+
+    return features
 
 
 def train(

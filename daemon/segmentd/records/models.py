@@ -30,7 +30,7 @@ class SegmentOptions:
     border_px: int | None = None
     tile_px: int | None = None
     min_confidence: int = 0
-    postprocessing: str = "none"
+    postprocessing: str | None = None
     confidence: str = "map"
     pixel_size_tolerance: float | None = None
 
@@ -46,8 +46,9 @@ class ModelCard:
     `pixel_types` are all that an imported network takes, `pixel_type` the first of them; empty for a model
     that takes the one it was trained on. `bgr`: colour images go in as blue, green, red. `volume`: it looks
     at several planes of a Z stack at once. `original_border_px` is the border that it was made with, where
-    that was changed. `postprocessing` is what is done to labels by default. `verification` is what
-    `segmentd verify` found last, as plain JSON values.
+    that was changed. `postprocessing` is what is done to labels by default. `weights_sha256` is the checksum
+    of the weights that deep features were trained with. `verification` is what `segmentd verify` found last,
+    as plain JSON values.
     """
 
     id: str
@@ -74,4 +75,5 @@ class ModelCard:
     original_border_px: int | None = None
     volume: bool = False
     postprocessing: str = "none"
+    weights_sha256: str = ""
     verification: Mapping[str, Any] = field(default_factory=dict)

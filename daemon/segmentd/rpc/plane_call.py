@@ -225,11 +225,11 @@ def _check_head(head: pb.SegmentPlaneRequest.Head) -> _Head:
     )
 
 
-def _postprocessing(name: str) -> str:
+def _postprocessing(name: str) -> str | None:
     names = [entry.name for entry in postprocessings()]
     if name and name not in names:
         raise bad_field("head.postprocessing", f"'{name}' must be one of {', '.join(names)}")
-    return name or names[0]
+    return name or None
 
 
 async def _receive(requests: AsyncIterator[pb.SegmentPlaneRequest], head: _Head) -> npt.NDArray[np.generic]:

@@ -38,7 +38,12 @@ class TrainingService(training_service_pb2_grpc.TrainingServiceServicer):
         self, request: pb.ListFeatureSetsRequest, context: Context
     ) -> pb.ListFeatureSetsResponse:
         listed = [
-            pb.FeatureSet(name=entry.name, feature_count=len(entry), reach_pixels=entry.reach_px)
+            pb.FeatureSet(
+                name=entry.name,
+                feature_count=len(entry),
+                reach_pixels=entry.reach_px,
+                description=entry.description,
+            )
             for entry in feature_sets().values()
         ]
         return pb.ListFeatureSetsResponse(feature_sets=listed)

@@ -104,8 +104,8 @@ class ModelSettings(Table):
     """folder of the models: NAME.segmodel, and networks as .czann, .czseg, .czmodel or .onnx"""
     training_folder: AbsolutePath | None = None
     """folder of trainings, their images and labels; default: training, beside the folder of the journal"""
-    vgg19_weights: Later = None
-    """weights for the deep feature sets"""
+    vgg19_weights: AbsolutePath | None = None
+    """file of VGG19 weights (.h5, from Keras) for the deep feature sets; left out: what Keras has cached"""
 
 
 class JournalSettings(Table):
@@ -160,8 +160,8 @@ class WatchSettings(Table):
     """pixels of overlap around each tile; default: the reach of the model's filters"""
     tile: Annotated[int, Field(ge=16, le=16_384)] | None = None
     """edge of a tile in pixels, without the border; left out: chosen for the machine"""
-    postprocessing: Literal["none", "crf"] = "none"
-    """what is done before labels are decided: nothing, or a conditional random field"""
+    postprocessing: Literal["none", "crf"] | None = None
+    """what is done before labels are decided: nothing, or a conditional random field; default: the model's"""
     confidence: Annotated[Literal["map", "marginal"], AfterValidator(check_confidence)] = "map"
     """with postprocessing = "crf": 100 everywhere (map), or the probability after the field (marginal)"""
     priority: Annotated[int, Field(ge=-1000, le=1000)] = 0

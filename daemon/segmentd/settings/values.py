@@ -70,7 +70,7 @@ def _check_relative(value: str) -> str:
 
 def check_confidence(value: str, info: ValidationInfo) -> str:
     """Marginals are what a conditional random field gives; the model's own confidence has another name."""
-    if value == "marginal" and info.data.get("postprocessing") == "none":
+    if value == "marginal" and info.data.get("postprocessing", "crf") != "crf":
         raise broken('needs postprocessing = "crf"')
     return value
 

@@ -12,12 +12,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from segmentd.compute.features import FeatureSet, feature_names, feature_sets
+from segmentd.compute.deep_sets import DeepFeatureSet
+from segmentd.compute.features import AnyFeatureSet, feature_names, feature_sets
 from segmentd.errors import Reason, SegmentdError
 from segmentd.imagefile import default_color
 from segmentd.ingest.names import is_image
 from segmentd.ingest.readers import OpenImage, open_image
-from segmentd.models import bundle, training
+from segmentd.models import bundle, deep_features, training
+from segmentd.models.deep_features import DeepFeatures
 from segmentd.records import ClassInfo, FrameInfo, ModelCard, PlaneIndex
 from segmentd.workers import WorkerPool
 
@@ -41,7 +43,10 @@ class TrainingPair:
 
 @dataclass(frozen=True)
 class TrainingRequest:
-    """What to train: pairs, and the settings of the model (see `ModelCard`)."""
+    """What to train: pairs, and the settings of the model (see `ModelCard`).
+
+    `vgg19_weights` is the file of weights for deep features; empty for what Keras has cached.
+    """
 
     pairs: Sequence[TrainingPair]
     display_name: str
@@ -53,6 +58,7 @@ class TrainingRequest:
     threads: int = 1
     description: str = ""
     postprocessing: str = "none"
+    vgg19_weights: str = ""
 
 
 def _bad(message: str, **metadata: str) -> SegmentdError:
@@ -112,9 +118,11 @@ def train_model(
     Raises
     ------
     SegmentdError
-        BAD_TRAINING_DATA, or what reading an image raises.
+        BAD_TRAINING_DATA, or what reading an image raises; MISSING_EXTRA or MODEL_UNUSABLE where deep
+        features cannot be computed.
     """
     feature_set = feature_sets()[request.feature_set]
+    deep = _deep_features(request, feature_set)
     samples: list[training.Samples] = []
     first: FrameInfo | None = None
     channel: tuple[str, int] | None = None
@@ -125,22 +133,30 @@ def train_model(
                 first = image.info
                 channel = _channel(request.channel, first, pair.image)
             _check_alike(first, image.info, request.pairs[0].image, pair.image)
-            samples.extend(_read_samples(image, labels, pair, feature_set, request, channel))
+            samples.extend(_read_samples(image, labels, pair, feature_set, request, channel, deep))
     if first is None:
         raise _bad("there is nothing to train on: no image has labels")
     report("training", len(request.pairs), len(request.pairs))
     joined = training.Samples(
         np.concatenate([part.features for part in samples]), np.concatenate([part.labels for part in samples])
     )
-    return _fit(request, feature_set, joined, first, channel)
+    return _fit(request, feature_set, joined, first, channel, deep)
+
+
+def _deep_features(request: TrainingRequest, feature_set: AnyFeatureSet) -> DeepFeatures | None:
+    if not isinstance(feature_set, DeepFeatureSet):
+        return None
+    weights = Path(request.vgg19_weights) if request.vgg19_weights else None
+    return deep_features.for_training(feature_set, weights, request.seed, request.threads)
 
 
 def _fit(
     request: TrainingRequest,
-    feature_set: FeatureSet,
+    feature_set: AnyFeatureSet,
     samples: training.Samples,
     frame: FrameInfo,
     channel: tuple[str, int] | None,
+    deep: DeepFeatures | None,
 ) -> bundle.Model:
     highest = int(samples.labels.max(initial=0))
     classes = request.classes or tuple(
@@ -167,13 +183,14 @@ def _fit(
         seed=request.seed,
         digest="",
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        library_versions=trained.library_versions,
+        library_versions=trained.library_versions | (deep.extractor.library_versions if deep else {}),
         scores=trained.scores,
         description=request.description,
         postprocessing=request.postprocessing,
+        weights_sha256=deep.weights_sha256 if deep else "",
     )
     trained.forest.check()
-    return bundle.seal(card, trained.forest)
+    return bundle.seal(card, trained.forest, deep.extractor.projection if deep else None)
 
 
 def _channel(reference: str | None, frame: FrameInfo, path: Path) -> tuple[str, int] | None:
@@ -203,9 +220,10 @@ def _read_samples(
     image: OpenImage,
     labels: OpenImage,
     pair: TrainingPair,
-    feature_set: FeatureSet,
+    feature_set: AnyFeatureSet,
     request: TrainingRequest,
     channel: tuple[str, int] | None,
+    deep: DeepFeatures | None,
 ) -> list[training.Samples]:
     found = []
     for index, drawn in _label_planes(labels, pair, image.info):
@@ -219,7 +237,8 @@ def _read_samples(
         pixels = image.read_plane(index).pixels
         if channel is not None:
             pixels = pixels[channel[1] : channel[1] + 1]
-        found.append(training.collect(pixels, drawn, feature_set, request.normalization))
+        extractor = deep.extractor if deep else None
+        found.append(training.collect(pixels, drawn, feature_set, request.normalization, extractor))
     if not found:
         raise _bad(f"{pair.labels}: no pixel is labelled; draw some or remove the file")
     return found

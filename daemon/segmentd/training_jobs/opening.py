@@ -17,7 +17,12 @@ from segmentd.workers import WorkerPool
 
 
 def open_trainings(
-    folder: Path, pool: WorkerPool, lane: Lane, scheduler: Scheduler, registry: Registry
+    folder: Path,
+    pool: WorkerPool,
+    lane: Lane,
+    scheduler: Scheduler,
+    registry: Registry,
+    vgg19_weights: Path | None = None,
 ) -> Trainings:
     """The trainings of a folder.
 
@@ -27,7 +32,9 @@ def open_trainings(
         Where they are kept.
     pool, lane, scheduler, registry
         What decodes, segments, says who may, and has the models.
+    vgg19_weights : Path, optional
+        File of weights for deep features; None for what Keras has cached.
     """
     store = TrainingStore(folder)
-    runner = Runner(store, max(1, usable_cores() // 2))
+    runner = Runner(store, max(1, usable_cores() // 2), str(vgg19_weights or ""))
     return Trainings(store, pool, Looker(store, pool, lane, scheduler), runner, Library(registry))

@@ -28,12 +28,15 @@ class Runner:
         Where the models in work go.
     threads : int
         Threads of a training; the lanes need the other cores.
+    vgg19_weights : str
+        File of weights for deep features; empty for what Keras has cached.
     """
 
-    def __init__(self, store: TrainingStore, threads: int) -> None:
+    def __init__(self, store: TrainingStore, threads: int, vgg19_weights: str = "") -> None:
         self.faults: dict[str, str] = {}
         self._store = store
         self._threads = threads
+        self._vgg19_weights = vgg19_weights
         self._running: dict[str, TrainingProcess] = {}
         self._turn = asyncio.Lock()
 
@@ -106,6 +109,7 @@ class Runner:
         self, training: Training, process: TrainingProcess, staged: Path, report: Report
     ) -> tuple[Model, float]:
         request = request_for(training, self._store, self._threads)
+        request = replace(request, vgg19_weights=self._vgg19_weights)
         work = asyncio.ensure_future(asyncio.to_thread(process.run, request, staged, report))
         try:
             return await asyncio.shield(work)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ from hypothesis import strategies as st
 
 from segmentd.compute import crf, normalize
 from segmentd.compute.postprocessing import postprocessings
+from segmentd.models import bundle
 from segmentd.settings.schema import WatchSettings
 
 RNG = np.random.default_rng(12)
@@ -97,13 +97,13 @@ def test_pixels_that_are_no_numbers_have_a_place_in_the_guide() -> None:
 
 
 def pydensecrf() -> Any:
-    if sys.version_info >= (3, 13):
-        pytest.importorskip("pydensecrf", reason="pydensecrf2 does not build for Python 3.13")
+    pytest.importorskip("pydensecrf", reason="needs the extra crf, which does not build for Python 3.13")
     from segmentd.compute import crf_pydensecrf
 
     return crf_pydensecrf
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("channels", "classes"), [(1, 2), (2, 3), (3, 5), (6, 2)])
 def test_it_is_the_field_of_pydensecrf(channels: int, classes: int) -> None:
     window, _ = scene(channels, classes, noise=1.5)
@@ -115,5 +115,6 @@ def test_it_is_the_field_of_pydensecrf(channels: int, classes: int) -> None:
 
 def test_settings_know_every_postprocessing() -> None:
     names = [entry.name for entry in postprocessings()]
-    assert names[0] == WatchSettings.model_fields["postprocessing"].default
-    assert names == list(WatchSettings.model_fields["postprocessing"].annotation.__args__)
+    literal, _ = get_args(WatchSettings.model_fields["postprocessing"].annotation)
+    assert names == list(get_args(literal))
+    assert names == list(bundle.POSTPROCESSINGS)

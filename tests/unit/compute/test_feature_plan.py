@@ -15,10 +15,10 @@ from segmentd.compute.feature_plan import (
     SOBEL,
     plan_features,
 )
-from segmentd.compute.features import feature_sets
+from segmentd.compute.features import filter_sets
 from segmentd.compute.separable import Taps
 
-SETS = feature_sets()
+SETS = filter_sets()
 
 
 def one_of(name: str, *features: str) -> np.ndarray:

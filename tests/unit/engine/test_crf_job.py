@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -80,10 +79,10 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="module", params=["built in", "pydensecrf"])
+@pytest.fixture(scope="module", params=["built in", pytest.param("pydensecrf", marks=pytest.mark.slow)])
 def lane(request: pytest.FixtureRequest, model: Path) -> Iterator[CpuLane]:
-    if request.param == "pydensecrf" and sys.version_info >= (3, 13):
-        pytest.importorskip("pydensecrf", reason="pydensecrf2 does not build for Python 3.13")
+    if request.param == "pydensecrf":
+        pytest.importorskip("pydensecrf", reason="needs the extra crf, which does not build for Python 3.13")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("segmentd.engine.lane.Refiner", lambda size: Refiner(size, request.param))
         lane = CpuLane(2)
@@ -131,6 +130,18 @@ def test_confidence_and_minimum(lane: CpuLane, model: Path) -> None:
     wanted = np.where(marginal.confidence >= 90, marginal.labels, 0)
     assert (wanted == 0).any()
     np.testing.assert_array_equal(lane.segment_array(model, PLANE, sure).labels, wanted)
+
+
+def test_a_model_can_ask_for_it(lane: CpuLane, model: Path, tmp_path: Path) -> None:
+    plain = bundle.load(model)
+    path = tmp_path / "asking.segmodel"
+    bundle.save(bundle.seal(replace(plain.card, postprocessing="crf"), plain.forest), path)
+    lane.load(path)
+    asked, not_wanted = (
+        lane.segment_array(path, PLANE, SegmentOptions(postprocessing=how)).labels for how in (None, "none")
+    )
+    np.testing.assert_array_equal(asked, lane.segment_array(model, PLANE, CRF).labels)
+    np.testing.assert_array_equal(not_wanted, lane.segment_array(model, PLANE, SegmentOptions()).labels)
 
 
 def test_pixels_that_are_no_numbers_stay_unlabelled(lane: CpuLane, model: Path) -> None:
@@ -198,9 +209,9 @@ def test_a_network_that_makes_images_is_refused(lane: CpuLane, tmp_path: Path) -
     assert caught.value.reason is Reason.BAD_FIELD
 
 
+@pytest.mark.slow
 def test_a_worker_that_fails_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    if sys.version_info >= (3, 13):
-        pytest.importorskip("pydensecrf", reason="pydensecrf2 does not build for Python 3.13")
+    pytest.importorskip("pydensecrf", reason="needs the extra crf, which does not build for Python 3.13")
     refiner = Refiner(1, "pydensecrf")
     flat = np.full((2, 8, 8), 0.5, np.float32)
     broken = crf.Window(flat, flat[:, :4])

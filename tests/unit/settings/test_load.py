@@ -55,10 +55,6 @@ FAULTS = [
         'device.memory_budget = "4 gigabytes": must be a size such as "512MiB" or "4GiB", or a share of what '
         'is free such as "50%"',
     ),
-    (
-        '[models]\nvgg19_weights = "w.h5"',
-        'models.vgg19_weights = "w.h5": not supported in this version; leave it out',
-    ),
     ('[models]\nfolder = ""', 'models.folder = "": must be a path: a text that is not empty'),
     (
         '[models]\nfolder = "~no-such-user/x"',
@@ -210,10 +206,13 @@ def test_a_named_file_comes_before_the_environment(tmp_path: Path, monkeypatch: 
 
 def test_paths_are_meant_from_the_folder_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/someone")
-    text = '[models]\nfolder = "~/m"\n[journal]\nfolder = "../j"\n' + WATCH.replace('"/in"', '"in"')
+    text = '[models]\nfolder = "~/m"\nvgg19_weights = "w.h5"\n[journal]\nfolder = "../j"\n' + WATCH.replace(
+        '"/in"', '"in"'
+    )
     (tmp_path / "s.toml").write_text(text, encoding="utf-8")
     settings = load(tmp_path / "s.toml")
     assert settings.models.folder == Path("/home/someone/m")
+    assert settings.models.vgg19_weights == tmp_path / "w.h5"
     assert settings.journal.folder == tmp_path.parent / "j"
     assert settings.watch[0].folder == tmp_path / "in"
 

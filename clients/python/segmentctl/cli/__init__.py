@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from segmentctl.cli import (
+    batch,
     min_confidence,
     model_border,
     model_changes,
@@ -49,6 +50,7 @@ app.add_typer(train.app, name="train")
 app.add_typer(watch.app, name="watch")
 app.command("tail")(tail.tail)
 app.command("submit")(submit.submit)
+app.command("batch")(batch.batch)
 app.command("min-confidence")(min_confidence.min_confidence)
 
 

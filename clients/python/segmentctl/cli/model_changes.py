@@ -48,6 +48,9 @@ def import_model(
         bool, typer.Option("--overwrite", help="Make it a new version of the model with that id.")
     ] = False,
     sha256: Annotated[str, typer.Option(metavar="HEX", help="Checksum that the file must have.")] = "",
+    allow_http: Annotated[
+        bool, typer.Option("--allow-http", help="Also fetch from http:// addresses, which are not encrypted.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Take a model in. Nothing in the file is run; images in it become a training."""
@@ -56,7 +59,7 @@ def import_model(
     if file.startswith(_URLS) and not sha256:
         raise typer.BadParameter("a file from the network needs --sha256, as its publisher gives it")
     with TemporaryDirectory() as folder, connected(context) as client:
-        path = _fetched(file, Path(folder)) if file.startswith(_URLS) else Path(file)
+        path = _fetched(file, sha256, Path(folder), allow_http) if file.startswith(_URLS) else Path(file)
         if not path.is_file():
             fail(f"{file}: there is no such file.")
         _check_sha256(path, sha256, file)
@@ -214,19 +217,12 @@ def _check_sha256(path: Path, wanted: str, shown: str) -> None:
         fail(f"{shown}: its SHA-256 is {sha256_of(path)}, not the one that was given; do not use it.")
 
 
-def _fetched(url: str, folder: Path) -> Path:
-    """Download a file that the user named."""
-    from urllib.parse import unquote, urlsplit
-    from urllib.request import urlopen
+def _fetched(url: str, sha256: str, folder: Path, allow_http: bool) -> Path:
+    """Download a file that the user named; it is not looked into before its checksum is right."""
+    from segmentctl.fetch import FetchError, fetch
 
-    path = folder / (Path(unquote(urlsplit(url).path)).name or "model")
     try:
-        with urlopen(url, timeout=60) as answer, path.open("wb") as file, bytes_bar(path.name) as advance:
-            total, done = int(answer.headers.get("Content-Length") or 0), 0
-            while chunk := answer.read(1 << 20):
-                file.write(chunk)
-                done += len(chunk)
-                advance(done, total or done)
-    except OSError as error:
-        fail(f"{url}: cannot be fetched: {error}")
-    return path
+        with bytes_bar(url) as advance:
+            return fetch(url, sha256, folder, allow_http=allow_http, on_bytes=advance)
+    except FetchError as error:
+        fail(str(error))

@@ -73,6 +73,20 @@ def list_postprocessings(context: typer.Context, as_json: AsJson = False) -> Non
     show(columns, rows, empty="None.")
 
 
+@app.command("features")
+def list_features(context: typer.Context, as_json: AsJson = False) -> None:
+    """List the feature sets that a model can be trained on."""
+    with connected(context) as client:
+        sets = client.feature_sets()
+    if as_json:
+        print_json(sets)
+        return
+    rows = [
+        (each.name, str(each.feature_count), f"{each.reach_pixels} px", each.description) for each in sets
+    ]
+    show(("features", "number", "reach", "what they are"), rows)
+
+
 def _model_row(model: Model) -> tuple[str, ...]:
     from segmentctl.cli.messages import enum_text, with_reason
 

@@ -10,6 +10,7 @@ from segmentctl.cli import train_labels
 from segmentctl.cli.bars import steps_bar
 from segmentctl.cli.connection import connected
 from segmentctl.cli.listing import AsJson, id_of, print_json, show
+from segmentctl.cli.models import list_features
 
 if TYPE_CHECKING:
     from segmentd.v1.training_service_pb2 import Training
@@ -36,16 +37,7 @@ def list_trainings(context: typer.Context, as_json: AsJson = False) -> None:
     show(columns, [_row(training) for training in trainings], empty="No trainings.")
 
 
-@app.command("features")
-def list_features(context: typer.Context, as_json: AsJson = False) -> None:
-    """List the feature sets that a training can choose from."""
-    with connected(context) as client:
-        sets = client.feature_sets()
-    if as_json:
-        print_json(sets)
-        return
-    rows = [(each.name, str(each.feature_count), f"{each.reach_pixels} px") for each in sets]
-    show(("features", "number", "reach"), rows)
+app.command("features")(list_features)
 
 
 @app.command("create")
