@@ -110,8 +110,7 @@ def compare(
     Returns
     -------
     list of Found
-        The first is what the others were compared with. Networks and deep features run in one way only: on the
-        CPU.
+        The first is what the others were compared with. Networks and deep features run on the CPU only.
     """
     cpu = CpuLane(settings.threads, vgg19_weights=vgg19_weights)
     filters = model if isinstance(model, Model) and not is_deep(model) else None

@@ -89,7 +89,7 @@ class CudaDevice:
     def load(self, model: Predictor) -> None:
         """Bring a model to the card."""
         with self._errors(0):
-            self._programs[model] = TileProgram(self._xp, self._launch, model.plan, model.forest)
+            self._programs[model] = TileProgram(self._xp, self.launch, model.plan, model.forest)
 
     def unload(self, model: Predictor) -> None:
         """Free its memory, for other programs too."""
@@ -133,7 +133,8 @@ class CudaDevice:
                 result.get(stream=lane.stream, out=place, blocking=False)
         lane.pending = core, below
 
-    def _launch(self, kernel: str, count: int, *arguments: Any) -> None:
+    def launch(self, kernel: str, count: int, *arguments: Any) -> None:
+        """Start a kernel on the current stream; see `segmentd.compute.cuda.tiles.Launch`."""
         blocks = -(-count // THREADS_PER_BLOCK)
         given = tuple(np.uint64(0) if argument is None else argument for argument in arguments)
         self._module.get_function(kernel)((blocks,), (THREADS_PER_BLOCK,), given)
