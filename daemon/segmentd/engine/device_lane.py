@@ -93,12 +93,13 @@ class DeviceLane:
 
     def device_of(self, path: Path) -> str:
         """The device where it has the model, else the CPU."""
-        return self.name if self.at_hand(path) else self._cpu.name
+        model = self._forest(path)
+        return self.name if model is not None and self._turns.has(model) else self._cpu.name
 
     def at_hand(self, path: Path) -> bool:
-        """Whether the model is on the device."""
+        """Whether the model is on the device, or is none for it."""
         model = self._forest(path)
-        return model is not None and self._turns.has(model)
+        return model is None or self._turns.has(model)
 
     def tidy(self) -> None:
         """Give memory of the device back where that is due."""

@@ -59,7 +59,8 @@ class LaneGroup:
 
     def device_of(self, path: Path) -> str:
         """The first device that has the model, else the CPU."""
-        return next((lane.name for lane in self._lanes if lane.at_hand(path)), self._cpu.name)
+        devices = (lane.device_of(path) for lane in self._lanes)
+        return next((name for name in devices if name != self._cpu.name), self._cpu.name)
 
     def at_hand(self, path: Path) -> bool:
         """Whether any device has the model."""

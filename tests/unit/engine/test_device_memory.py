@@ -231,7 +231,8 @@ def test_planes_go_to_whichever_device_is_free(bench: Callable[..., Bench]) -> N
     group.pin(made.paths[3])
     assert group.device_of(made.paths[3]) == "simulated:0"
     group.unload(made.paths[3])
-    assert not group.at_hand(made.paths[3])
+    assert group.device_of(made.paths[3]) == "cpu"
+    assert group.at_hand(made.paths[2])
     with pytest.raises(SegmentdError, match="cannot be kept"):
         for path in made.paths[:3] + made.paths[4:]:
             group.pin(path)

