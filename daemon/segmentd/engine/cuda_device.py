@@ -118,7 +118,7 @@ class CudaDevice:
 
     def _start(self, lane: _Lane, program: TileProgram, job: PlaneJob, band: Band, core: Region) -> None:
         """Queue the upload, the kernels and the download of a tile."""
-        tile = job.cut(band, core)
+        tile = job.around(band, core)
         start = 2 * core.height * core.width  # labels and confidence come before it
         start += -start % 64
         room = lane.locked(np.dtype(np.uint8), (start + tile.nbytes,))
