@@ -35,12 +35,12 @@ HIGHEST_GREY = 255.0
 Layers = Sequence[tuple[Floats, Floats]]
 
 
-def require_extra() -> None:
-    """MISSING_EXTRA where TensorFlow is not installed; imports nothing."""
+def require_extra(what: str = "deep feature sets") -> None:
+    """MISSING_EXTRA where TensorFlow is not installed, which `what` needs; imports nothing."""
     if any(importlib.util.find_spec(name) is None for name in ("tensorflow", "keras", "h5py")):
         raise SegmentdError(
             Reason.MISSING_EXTRA,
-            "deep feature sets need TensorFlow; install it with: pip install 'segmentd[deep]'",
+            f"{what} need TensorFlow; install it with: pip install 'segmentd[deep]'",
             extra="deep",
         )
 
@@ -96,7 +96,7 @@ class Extractor:
         self, feature_set: DeepFeatureSet, layers: Layers, projection: Floats | None, threads: int
     ) -> None:
         require_extra()
-        tensorflow = _tensorflow(threads)
+        tensorflow = on_the_processor(threads)
         import keras
 
         self.feature_set = feature_set
@@ -183,7 +183,7 @@ def _network(feature_set: DeepFeatureSet, layers: Layers, projection: Floats | N
     return keras.Model(image, place)
 
 
-def _tensorflow(threads: int) -> Any:
+def on_the_processor(threads: int) -> Any:
     """TensorFlow, told on its first import what it may use."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever the user's Keras uses otherwise

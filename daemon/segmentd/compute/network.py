@@ -1,19 +1,21 @@
-"""Imported networks: tiles of pixels in, class scores out, through onnxruntime (extra `onnx`)."""
+"""Imported networks: tiles of pixels in, class scores out, through onnxruntime (extra `onnx`).
+
+Networks of old packages are graphs of TensorFlow's (`tensorflow_graph`).
+"""
 
 from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from segmentd.compute import tensorflow_graph
 from segmentd.errors import Reason, SegmentdError
-
-if TYPE_CHECKING:
-    import onnxruntime
 
 Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
@@ -84,12 +86,17 @@ class Network:
 
     Parameters
     ----------
-    onnx : bytes
-        A file that `segmentd.models.onnx_check` has passed.
+    network : bytes
+        An ONNX file that `segmentd.models.onnx_check` has passed, or a graph that `tf_check` has.
     spec : NetworkSpec
         What goes in and out.
     threads : int
-        That one call uses.
+        To compute with.
+
+    Attributes
+    ----------
+    calls_at_once : int
+        How many calls together use them.
 
     Raises
     ------
@@ -97,10 +104,17 @@ class Network:
         MISSING_EXTRA; MODEL_UNUSABLE where the runtime refuses the network.
     """
 
-    def __init__(self, onnx: bytes, spec: NetworkSpec, threads: int = 1) -> None:
+    def __init__(self, network: bytes, spec: NetworkSpec, threads: int = 1) -> None:
         self.spec = spec
-        self._session = _session(onnx, threads)
-        self._input: str = self._session.get_inputs()[0].name
+        graph = tensorflow_graph.is_graph(network)
+        self.calls_at_once = threads if graph else 1
+        self._runtime = tensorflow_graph.NAME if graph else "onnxruntime"
+        try:
+            self._run = tensorflow_graph.opened(network, threads) if graph else _opened(network, threads)
+        except SegmentdError:
+            raise
+        except Exception as error:  # the runtimes' errors have no common class
+            raise _unusable(f"{self._runtime} refuses it: {_first_line(error)}") from error
 
     def scores(self, tiles: Floats) -> Floats:
         """Scores of tiles: float32 (N, C, h, w) to (N, h, w, outputs); of volumes (N, C, d, h, w).
@@ -113,9 +127,9 @@ class Network:
         spec = self.spec
         feed = np.ascontiguousarray(np.moveaxis(tiles, 1, -1) if spec.channels_last else tiles)
         try:
-            (out,) = self._session.run(None, {self._input: feed})
-        except Exception as error:  # the runtime's errors have no common class
-            raise _unusable(f"onnxruntime cannot run it: {_first_line(error)}") from error
+            out = self._run(feed)
+        except Exception as error:  # the runtimes' errors have no common class
+            raise _unusable(f"{self._runtime} cannot run it: {_first_line(error)}") from error
         count, _, *space = tiles.shape
         scores: Floats = np.asarray(out, np.float32)
         if not spec.channels_last and scores.ndim == tiles.ndim:
@@ -193,18 +207,18 @@ def restore(values: Floats, dtype: np.dtype[np.generic], scale_by_bit_depth: boo
 def trial(args: dict[str, Any], fds: list[int]) -> tuple[Any, list[npt.NDArray[Any]]]:
     """Run a network once on zeros; called in a worker process (`segmentd.workers`).
 
-    `args` is a NetworkSpec as a mapping, `fds` holds the ONNX file.
+    `args` is a NetworkSpec as a mapping, `fds` holds the network.
     """
     spec = NetworkSpec(**args)
-    onnx = os.pread(fds[0], os.fstat(fds[0]).st_size, 0)
+    network = os.pread(fds[0], os.fstat(fds[0]).st_size, 0)
     tiles = np.zeros((spec.batch, spec.channels, *spec.tile_shape), np.float32)
-    scores = Network(onnx, spec).scores(tiles)
+    scores = Network(network, spec).scores(tiles)
     if not np.isfinite(scores).all():
         raise _unusable("it makes values that are not numbers of an empty image")
     return None, []
 
 
-def _session(onnx: bytes, threads: int) -> onnxruntime.InferenceSession:
+def _opened(onnx: bytes, threads: int) -> Callable[[Floats], Floats]:
     try:
         import onnxruntime
     except ModuleNotFoundError as error:
@@ -219,10 +233,15 @@ def _session(onnx: bytes, threads: int) -> onnxruntime.InferenceSession:
     options.use_deterministic_compute = True
     options.log_severity_level = 4  # what matters comes as an exception
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    try:
-        return onnxruntime.InferenceSession(onnx, options, providers=list(PROVIDERS))
-    except Exception as error:  # the runtime's errors have no common class
-        raise _unusable(f"onnxruntime refuses it: {_first_line(error)}") from error
+    session = onnxruntime.InferenceSession(onnx, options, providers=list(PROVIDERS))
+    name: str = session.get_inputs()[0].name
+
+    def run(feed: Floats) -> Floats:
+        (out,) = session.run(None, {name: feed})
+        scores: Floats = out
+        return scores
+
+    return run
 
 
 def _unusable(what: str) -> SegmentdError:

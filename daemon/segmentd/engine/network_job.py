@@ -34,9 +34,9 @@ class NetworkRuntime:
     def __init__(self, model: NetworkModel, threads: int) -> None:
         self.card = model.card
         self.spec = model.spec
-        self._network = network.Network(model.onnx, model.spec, threads)
-        # One call uses all threads; several at once would only need more memory.
-        self._turn = threading.Lock()
+        self._network = network.Network(model.network, model.spec, threads)
+        # Where one call uses all threads, several at once would only need more memory.
+        self._turn = threading.Semaphore(self._network.calls_at_once)
         self._warned = False
 
     def scores(self, tiles: network.Floats) -> network.Floats:

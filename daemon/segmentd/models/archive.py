@@ -121,10 +121,17 @@ def _opened(
     except (zipfile.BadZipFile, ValueError, OSError) as error:
         raise _refuse(source, f"is not a zip archive ({error})") from error
     with archive:
-        infos = archive.infolist()
+        if len(archive.infolist()) > MAX_MEMBERS:
+            raise _refuse(source, f"has {len(archive.infolist())} members (at most {MAX_MEMBERS})")
+        infos = [info for info in archive.infolist() if not _is_empty_folder(info)]
         _check_directory(infos, source, names)
         _check_places(file, archive, infos, source)
         yield archive, infos
+
+
+def _is_empty_folder(info: zipfile.ZipInfo) -> bool:
+    """Whether an entry only says that there is a folder; nothing is unpacked, so nothing comes of it."""
+    return info.is_dir() and info.file_size == 0
 
 
 def _plain_name(info: zipfile.ZipInfo) -> str:
@@ -132,8 +139,6 @@ def _plain_name(info: zipfile.ZipInfo) -> str:
 
 
 def _check_directory(infos: list[zipfile.ZipInfo], source: str, allowed: re.Pattern[str]) -> None:
-    if len(infos) > MAX_MEMBERS:
-        raise _refuse(source, f"has {len(infos)} members (at most {MAX_MEMBERS})")
     names = [_plain_name(info) for info in infos]
     if len({name.casefold() for name in names}) != len(names):
         raise _refuse(source, "has two members of one name")

@@ -1,7 +1,8 @@
 """Reads a model file of any kind that the daemon knows, by its content. Nothing in it is ever run.
 
 Our own container holds a forest or a network. `.czann`, `.czseg` and `.czmodel` hold a network with metadata
-in JSON or XML; a bare `.onnx` has its metadata in a JSON file beside it.
+in JSON or XML, some old ones as a TensorFlow SavedModel; a bare `.onnx` has its metadata in a
+JSON file beside it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import io
 from pathlib import Path
 
 from segmentd.errors import Reason, SegmentdError
-from segmentd.models import bundle, czann, czseg, foreign, network_model
+from segmentd.models import bundle, czann, czseg, foreign, network_model, tf_saved_model
 from segmentd.models.archive import FOREIGN_NAME, read_archive
 from segmentd.models.bundle import Model
 from segmentd.models.description import Description
@@ -103,18 +104,30 @@ def _package(members: dict[str, bytes], name: str) -> NetworkModel:
             f"it has {len(networks)} networks (.model) and {len(metadata)} metadata files (.json or .xml); a "
             "model package has one each"
         )
-    onnx = members[networks[0]]
+    network = members[networks[0]]
     description = _describe(metadata[0], members[metadata[0]])
-    if foreign.kind_of(onnx) == foreign.ZIP:
-        raise ValueError(
-            "its network is a TensorFlow SavedModel, of the time before ONNX; convert it with tf2onnx and "
-            "import the .onnx file"
-        )
+    if foreign.kind_of(network) == foreign.ZIP:
+        network = _saved_model(network, networks[0])
     kept = {f"metadata.{metadata[0].rpartition('.')[2]}": members[metadata[0]]}
     licence = next((member for member in top if member.endswith(".txt")), None)
     if licence:
         kept["license.txt"] = members[licence]
-    return network_model.build(description, onnx, name, kept)
+    return network_model.build(description, network, name, kept)
+
+
+def _saved_model(data: bytes, name: str) -> bytes:
+    """The graph of a TensorFlow SavedModel, as it lies in packages of the time before ONNX."""
+    members = read_archive(io.BytesIO(data), name, FOREIGN_NAME)
+    inside = [member for member in members if member.rpartition("/")[2] == tf_saved_model.FILE]
+    if not inside:
+        foreign.refuse_by_members(members)
+    if len(inside) != 1:
+        raise ValueError(f"its network is an archive of {len(inside)} TensorFlow SavedModels; export one")
+    root = inside[0].removesuffix(tf_saved_model.FILE)
+    try:
+        return tf_saved_model.to_graph({name.removeprefix(root): part for name, part in members.items()})
+    except ValueError as error:
+        raise ValueError(f"its network is a TensorFlow SavedModel, and {error}") from error
 
 
 def _describe(name: str, data: bytes) -> Description:

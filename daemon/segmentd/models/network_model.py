@@ -1,4 +1,7 @@
-"""A network as a model: made of a package's metadata and its ONNX file, kept in a `.segmodel` of its own."""
+"""A network as a model: made of a package's metadata and its network, kept in a `.segmodel` of its own.
+
+The network is an ONNX file, or of old packages the graph that `segmentd.models.tf_saved_model` makes.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from segmentd.compute.network import NetworkSpec
-from segmentd.models import bundle, json_text, onnx_check
+from segmentd.compute.tensorflow_graph import is_graph
+from segmentd.models import bundle, json_text, onnx_check, tf_check
 from segmentd.models.description import SEMANTIC, Description
 from segmentd.models.onnx_check import Shape
 from segmentd.records import ModelCard
@@ -18,25 +22,26 @@ DEFAULT_BORDER_PX = 32
 MAX_TILE_PX = 1 << 13
 MAX_TILE_PIXELS = 1 << 26
 _ONNX = "network/model.onnx"
+_GRAPH = "network/graph.pb"
 _SPEC = "network/spec.json"
 _AXES = ("z", "y", "x", "channels")
 
 
 @dataclass(frozen=True)
 class NetworkModel:
-    """A model in memory: its card, the checked ONNX file, how to feed it.
+    """A model in memory: its card, the checked network, how to feed it.
 
     `source` holds the metadata of the package that it came in, as bytes that nobody reads again.
     """
 
     card: ModelCard
-    onnx: bytes
+    network: bytes
     spec: NetworkSpec
     source: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def build(
-    description: Description, onnx: bytes, name: str, source: Mapping[str, bytes] | None = None
+    description: Description, network: bytes, name: str, source: Mapping[str, bytes] | None = None
 ) -> NetworkModel:
     """Join metadata and network, after checking that they speak of the same.
 
@@ -44,8 +49,8 @@ def build(
     ----------
     description : Description
         What the package says.
-    onnx : bytes
-        The network.
+    network : bytes
+        An ONNX file, or a TensorFlow graph.
     name : str
         Display name where the package has none.
     source : mapping, optional
@@ -56,8 +61,7 @@ def build(
     ValueError
         Saying what does not fit.
     """
-    checked = onnx_check.check(onnx)
-    spec = _spec(description, checked.input_shape, checked.output_shape)
+    spec = _spec(description, *_checked(network))
     semantic = description.task == SEMANTIC
     display_name = description.name or name
     card = ModelCard(
@@ -81,17 +85,17 @@ def build(
         bgr=description.bgr and spec.channels == 3,
         volume=spec.tile_depth > 0,
     )
-    return seal(card, onnx, spec, source or {})
+    return seal(card, network, spec, source or {})
 
 
-def seal(card: ModelCard, onnx: bytes, spec: NetworkSpec, source: Mapping[str, bytes]) -> NetworkModel:
+def seal(card: ModelCard, network: bytes, spec: NetworkSpec, source: Mapping[str, bytes]) -> NetworkModel:
     """The model with its digest filled in."""
-    return NetworkModel(bundle.sealed(card, _members(onnx, spec, source)), onnx, spec, source)
+    return NetworkModel(bundle.sealed(card, _members(network, spec, source)), network, spec, source)
 
 
 def save(model: NetworkModel, path: Path) -> None:
     """Write a model file so that it is either there whole or not at all."""
-    bundle.write_container(model.card, _members(model.onnx, model.spec, model.source), path)
+    bundle.write_container(model.card, _members(model.network, model.spec, model.source), path)
 
 
 def from_container(container: bundle.Container) -> NetworkModel:
@@ -99,15 +103,15 @@ def from_container(container: bundle.Container) -> NetworkModel:
     card, members = container.card, container.members
     with bundle.refusing(container.source, "import the network again from its source"):
         spec = NetworkSpec(**json_text.parse(members.get(_SPEC, b""), _SPEC))
-        checked = onnx_check.check(members[_ONNX])
-        _check_spec(spec, card, checked.input_shape, checked.output_shape)
+        network = members[_GRAPH] if _GRAPH in members else members[_ONNX]
+        _check_spec(spec, card, *_checked(network))
     container.check_digest()
     kept = {
         name.removeprefix(bundle.SOURCE_FOLDER): data
         for name, data in members.items()
         if name.startswith(bundle.SOURCE_FOLDER)
     }
-    return NetworkModel(card, members[_ONNX], spec, kept)
+    return NetworkModel(card, network, spec, kept)
 
 
 def check_border(border_px: int, spec: NetworkSpec) -> None:
@@ -120,9 +124,19 @@ def check_border(border_px: int, spec: NetworkSpec) -> None:
         raise ValueError(f"{spec.border_planes} planes of border leave nothing of {spec.tile_depth} planes")
 
 
-def _members(onnx: bytes, spec: NetworkSpec, source: Mapping[str, bytes]) -> dict[str, bytes]:
+def _checked(network: bytes) -> tuple[Shape, Shape]:
+    """Shapes of what a network takes and makes, after every check of it."""
+    checked = tf_check.check(network) if is_graph(network) else onnx_check.check(network)
+    return checked.input_shape, checked.output_shape
+
+
+def _members(network: bytes, spec: NetworkSpec, source: Mapping[str, bytes]) -> dict[str, bytes]:
     kept = {f"{bundle.SOURCE_FOLDER}{name}": data for name, data in source.items()}
-    return {_ONNX: onnx, _SPEC: json.dumps(asdict(spec), indent=1, sort_keys=True).encode(), **kept}
+    return {
+        _GRAPH if is_graph(network) else _ONNX: network,
+        _SPEC: json.dumps(asdict(spec), indent=1, sort_keys=True).encode(),
+        **kept,
+    }
 
 
 def _spec(description: Description, taken: Shape, made: Shape) -> NetworkSpec:

@@ -50,7 +50,7 @@ def with_card(model: AnyModel, card: ModelCard) -> AnyModel:
             network_model.check_border(card.border_px, model.spec)
         except ValueError as error:
             raise bad_field("border_pixels", str(error)) from error
-        return network_model.seal(card, model.onnx, model.spec, model.source)
+        return network_model.seal(card, model.network, model.spec, model.source)
     return bundle.seal(card, model.forest, model.projection)
 
 

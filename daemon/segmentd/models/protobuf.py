@@ -125,7 +125,7 @@ class Reader:
         else:
             packed, numbers, at = _bytes(where, wire, value), [], 0
             while at < len(packed):
-                number, at = _varint(packed, at)
+                number, at = varint(packed, at)
                 numbers.append(number)
         self._fields_left -= len(numbers)
         return [number - (1 << 64) if number >> 63 else number for number in numbers]
@@ -135,30 +135,30 @@ def _fields(data: memoryview) -> Iterator[tuple[int, int, int | memoryview]]:
     """Number, wire type and value of each field."""
     at = 0
     while at < len(data):
-        key, at = _varint(data, at)
+        key, at = varint(data, at)
         number, wire = key >> 3, key & 7
         if wire == _VARINT:
-            value, at = _varint(data, at)
+            value, at = varint(data, at)
             yield number, wire, value
             continue
         if wire == _BYTES:
-            size, at = _varint(data, at)
+            size, at = varint(data, at)
         elif wire in (_FIXED32, _FIXED64):
             size = 4 if wire == _FIXED32 else 8
         else:
-            raise ValueError("it is no ONNX model, or damaged")
+            raise ValueError("it is no network, or damaged")
         if size > len(data) - at:
-            raise ValueError("it ends in the middle: the file was cut off, or is no ONNX model")
+            raise ValueError("it ends in the middle: the file was cut off, or is no network")
         yield number, wire, data[at : at + size]
         at += size
 
 
-def _varint(data: memoryview, at: int) -> tuple[int, int]:
+def varint(data: memoryview, at: int) -> tuple[int, int]:
     """A number of up to 64 bits, and where the next field begins."""
     number = 0
     for shift in range(0, 70, 7):
         if at >= len(data):
-            raise ValueError("it ends in the middle: the file was cut off, or is no ONNX model")
+            raise ValueError("it ends in the middle: the file was cut off, or is no network")
         byte = data[at]
         at += 1
         number |= (byte & 0x7F) << shift

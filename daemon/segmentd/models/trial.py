@@ -31,7 +31,7 @@ def run(model: NetworkModel, deadline_seconds: float = DEADLINE_SECONDS) -> None
         fd = os.memfd_create("segmentd-network", os.MFD_CLOEXEC)
         try:
             with os.fdopen(fd, "wb", closefd=False) as file:
-                file.write(model.onnx)
+                file.write(model.network)
             pool.call("segmentd.compute.network:trial", asdict(model.spec), [fd], subject=name)
         except SegmentdError as error:
             how = _FAILURES.get(error.reason)

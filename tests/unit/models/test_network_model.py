@@ -211,7 +211,7 @@ def test_a_container_from_outside_is_checked_like_a_package(
 ) -> None:
     model = parsed(tiny.czann())
     path = tmp_path / "m.segmodel"
-    members = network_model._members(model.onnx, model.spec, {})
+    members = network_model._members(model.network, model.spec, {})
     spec = {**json.loads(members["network/spec.json"]), **change}
     members["network/spec.json"] = json.dumps(spec).encode()
     bundle.write_container(bundle.sealed(model.card, members), members, path)
