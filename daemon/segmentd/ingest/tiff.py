@@ -177,6 +177,7 @@ class TiffImage:
             size_z=size_z,
             scenes=len(self._scenes) * positions,
             rgb=rgb,
+            channel_colors=ome.channel_colors if ome and len(ome.channel_colors) == channels else (),
             pixel_size=pixel_size(self._tiff, self._page, ome),
         )
 
