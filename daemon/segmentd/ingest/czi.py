@@ -22,6 +22,7 @@ from segmentd.ingest.tiff_metadata import RGB_NAMES
 from segmentd.ingest.verdict import BadStructureError
 from segmentd.records import FrameInfo, PixelType, PlaneIndex
 
+MAX_ROW_BLOCK = 1024
 RGB_COLORS = ("#FF0000", "#00FF00", "#0000FF")
 
 
@@ -56,8 +57,12 @@ class CziImage:
 
     @property
     def row_block(self) -> int:
-        """How many rows have to be decoded to get one: those of a tile."""
-        return min(self._summary.tile_height, self.info.height)
+        """How many rows have to be decoded to get one: those of a tile.
+
+        Never more than a band of a large plane has: to decode a tall tile for each band again takes less
+        than to hold the plane.
+        """
+        return min(self._summary.tile_height, self.info.height, MAX_ROW_BLOCK)
 
     def read(self, index: PlaneIndex) -> npt.NDArray[Any]:
         """Decode one plane: array (C, Y, X) of the frame's pixel type."""
