@@ -113,9 +113,9 @@ def _guarded(name: str, work: Callable[[], T]) -> T:
         raise SegmentdError(error.reason, f"{name} {error}", file=name) from error
     except (MemoryError, SegmentdError):
         raise
-    except OSError as error:
-        message = f"{name} cannot be read ({error.strerror}); check the disk or the share it is on"
-        raise SegmentdError(Reason.IMAGE_UNREADABLE, message, file=name) from error
     except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:  # else a library means the content
+            message = f"{name} cannot be read ({error.strerror}); check the disk or the share it is on"
+            raise SegmentdError(Reason.IMAGE_UNREADABLE, message, file=name) from error
         message = f"{name} cannot be decoded ({type(error).__name__}: {error}); save it again"
         raise SegmentdError(Reason.IMAGE_CORRUPT, message, file=name) from error
