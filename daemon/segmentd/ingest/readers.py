@@ -224,6 +224,8 @@ def _frame_info(value: Any, name: str) -> FrameInfo:
         channels = [str(channel) for channel in value["channel_names"]]
         colors = [None if color is None else str(color) for color in value["channel_colors"]]
         scenes = [(int(height), int(width)) for height, width in value["scene_sizes"]]
+        if len(colors) not in (0, len(channels)) or len(scenes) not in (0, sizes["scenes"]):
+            raise ValueError(f"{len(colors)} colours, {len(scenes)} sizes of scenes")
         lengths = {key: value["pixel_size"][key] for key in ("y_um", "x_um", "z_um")}
         info = FrameInfo(
             format=str(value["format"]),
