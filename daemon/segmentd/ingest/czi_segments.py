@@ -29,6 +29,7 @@ _FILE = struct.Struct("<iiii16s16siqqiq")
 _ENTRY = struct.Struct("<2siqiiB5xi")
 _DIMENSION = struct.Struct("<4siifi")
 _SUBBLOCK = struct.Struct("<iiq")
+_AXES = {axis.encode().ljust(4, b"\0"): axis for axis in "XYCZTSMRIHVB"}
 _DIRECTORY_HEAD, _SUBBLOCK_HEAD, _METADATA_HEAD = 128, 256, 256
 
 
@@ -53,6 +54,8 @@ class Entry:
         Codes of the format.
     start, size, stored : dict of str to int
         By dimension (X, Y, C, Z, T, S, M, ...): first index, extent, and pixels stored in X and Y.
+    raw : bytes
+        The entry as it is in the directory.
     """
 
     position: int
@@ -61,11 +64,12 @@ class Entry:
     start: dict[str, int]
     size: dict[str, int]
     stored: dict[str, int]
+    raw: bytes
 
     @property
     def full_resolution(self) -> bool:
         """Whether it is no level of a pyramid."""
-        return all(self.stored[axis] == self.size[axis] for axis in "XY")
+        return self.stored["X"] == self.size["X"] and self.stored["Y"] == self.size["Y"]
 
     def same_pixels(self, other: Entry) -> bool:
         """Whether another entry describes pixels of the same kind and number."""
@@ -106,23 +110,22 @@ class Segments:
         data = self._read(start + _DIRECTORY_HEAD, length, "the end of its directory")
         offset = 0
         for _ in range(count):
-            entry, offset = _entry(data, offset)
+            entry = _entry(data, offset)
+            offset += len(entry.raw)
             yield entry
 
     def subblock(self, entry: Entry) -> int:
         """Check that a sub-block is whole; return how many bytes its pixels take in the file."""
-        start, used = self._segment(entry.position, SUBBLOCK, "a tile")
-        head = self._read(start, _SUBBLOCK_HEAD, "a tile")
+        own_length = _SUBBLOCK.size + len(entry.raw)
+        head_bytes = max(_SUBBLOCK_HEAD, own_length)
+        data = self._read(entry.position, _SEGMENT.size + head_bytes, "a tile")
+        _, used = self._checked(data, entry.position, SUBBLOCK, "a tile")
+        head = data[_SEGMENT.size :]
         metadata, attachment, stored = _SUBBLOCK.unpack_from(head)
-        own_length = _SUBBLOCK.size + _ENTRY.size + len(entry.size) * _DIMENSION.size
-        if own_length > len(head):
-            head = self._read(start, own_length, "a tile")
-        before = max(_SUBBLOCK_HEAD, own_length) + metadata
-        sizes = (metadata, attachment, stored)
-        if min(sizes) < 0 or before + stored + attachment > used:
+        if min(metadata, attachment, stored) < 0 or head_bytes + metadata + stored + attachment > used:
             raise BadStructureError(Reason.IMAGE_CORRUPT, "has a tile of impossible size; save it again")
-        own, _ = _entry(head, _SUBBLOCK.size)
-        if not own.same_pixels(entry):
+        own = head[_SUBBLOCK.size : own_length]
+        if own != entry.raw and not _entry(own, 0).same_pixels(entry):
             text = "has a tile that its directory describes otherwise; save it again"
             raise BadStructureError(Reason.IMAGE_CORRUPT, text)
         return int(stored)
@@ -139,7 +142,11 @@ class Segments:
 
     def _segment(self, position: int, name: bytes, what: str) -> tuple[int, int]:
         """Return start and length of a segment's data, which must lie inside the file."""
-        found, allocated, used = _SEGMENT.unpack(self._read(position, _SEGMENT.size, what))
+        return self._checked(self._read(position, _SEGMENT.size, what), position, name, what)
+
+    def _checked(self, head: bytes, position: int, name: bytes, what: str) -> tuple[int, int]:
+        """Check the header of a segment that was read; return what `_segment` does."""
+        found, allocated, used = _SEGMENT.unpack_from(head)
         if not any(found):
             raise StillOpenError(f"{what} has not been written yet")
         used = used or allocated
@@ -163,22 +170,20 @@ class Segments:
         return data
 
 
-def _entry(data: bytes, offset: int) -> tuple[Entry, int]:
-    """Parse one directory entry; return it and where the next one begins."""
+def _entry(data: bytes, offset: int) -> Entry:
+    """Parse the directory entry at an offset."""
     try:
         schema, pixel_type, position, part, compression, _, count = _ENTRY.unpack_from(data, offset)
         if schema != b"DV" or part or not 0 < count <= MAX_DIMENSIONS:
             text = "has a directory of another kind, or parts in other files; save it as a single CZI"
             raise BadStructureError(Reason.IMAGE_UNSUPPORTED, text)
+        raw = data[offset : offset + _ENTRY.size + count * _DIMENSION.size]
         start, size, stored = {}, {}, {}
-        offset += _ENTRY.size
-        for _ in range(count):
-            name, first, extent, _, pixels = _DIMENSION.unpack_from(data, offset)
-            axis = name.rstrip(b"\0").decode("ascii", "replace")
+        for name, first, extent, _, pixels in _DIMENSION.iter_unpack(raw[_ENTRY.size :]):
+            axis = _AXES.get(name) or name.rstrip(b"\0").decode("ascii", "replace")
             start[axis], size[axis], stored[axis] = first, extent, pixels or extent
-            offset += _DIMENSION.size
     except struct.error as error:
         raise BadStructureError(Reason.IMAGE_CORRUPT, "has a damaged directory; save it again") from error
     if not {"X", "Y"} <= size.keys() or min(*size.values(), *stored.values()) < 1:
         raise BadStructureError(Reason.IMAGE_CORRUPT, "has tiles without a size; save it again")
-    return Entry(position, pixel_type, compression, start, size, stored), offset
+    return Entry(position, pixel_type, compression, start, size, stored, raw)

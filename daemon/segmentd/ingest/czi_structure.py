@@ -5,7 +5,6 @@ Needs no library; what it learns is all that a reader has to know of sizes, scen
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,7 +37,6 @@ CODECS = frozenset({UNCOMPRESSED, 4, 5, 6})
 CODEC_NAMES = "none, JPEG XR and Zstandard"
 OTHER_CODECS = {1: "JPEG", 2: "LZW"}
 FIRST_CAMERA_CODEC, FIRST_SYSTEM_CODEC = 100, 1000
-PLANE_AXES = "STZC"
 # What an index of these dimensions means beside scene, time, Z and channel; mosaic tiles (M) are joined.
 EXTRA_AXES = {"R": "rotations", "I": "illuminations", "H": "phases", "V": "views", "B": "blocks"}
 MAX_TILE_PIXELS = 64 << 20
@@ -97,34 +95,70 @@ class CziSummary:
         return max(place.width for _, place in self.scenes)
 
 
+class _Tiles:
+    """What the tiles of full resolution have in common, gathered one by one: there may be many."""
+
+    def __init__(self) -> None:
+        self.numbered_scenes = False
+        self.height = 0
+        self.planes: set[tuple[int, ...]] = set()
+        self._types: dict[int, int] = {}
+        self._others: dict[str, int] = {}
+        self._edges: dict[int, tuple[int, int, int, int]] = {}
+
+    def add(self, tile: Entry) -> None:
+        """Take the next tile."""
+        start, size = tile.start, tile.size
+        scene, channel = start.get("S", 0), start.get("C", 0)
+        self.numbered_scenes = self.numbered_scenes or "S" in start
+        self.height = max(self.height, size["Y"])
+        self.planes.add((scene, start.get("T", 0), start.get("Z", 0), channel))
+        if self._types.setdefault(channel, tile.pixel_type) != tile.pixel_type:
+            text = f"mixes pixel types in channel {channel}; save it with one type for each channel"
+            raise BadStructureError(Reason.IMAGE_UNSUPPORTED, text)
+        for axis, what in EXTRA_AXES.items():
+            if self._others.setdefault(axis, start.get(axis, 0)) != start.get(axis, 0):
+                text = f"has several {what} (dimension {axis}), which are not supported; split it by them"
+                raise BadStructureError(Reason.IMAGE_UNSUPPORTED, text)
+        left, top = start["X"], start["Y"]
+        right, bottom = left + size["X"], top + size["Y"]
+        l0, t0, r0, b0 = self._edges.get(scene, (left, top, right, bottom))
+        self._edges[scene] = (min(l0, left), min(t0, top), max(r0, right), max(b0, bottom))
+
+    def indices(self, position: int) -> tuple[int, ...]:
+        """All indices at a position of a plane: scene, T, Z, channel."""
+        return tuple(sorted({plane[position] for plane in self.planes}))
+
+    def place(self, scene: int) -> Rectangle:
+        """Return what all tiles of a scene cover."""
+        left, top, right, bottom = self._edges[scene]
+        return Rectangle(left, top, right - left, bottom - top)
+
+    def pixel_type(self, channel: int) -> int:
+        """Code of the pixel type of a channel."""
+        return self._types[channel]
+
+
 def examine_czi(fd: int) -> CziSummary:
     """Check a whole CZI, read through its descriptor."""
     segments = Segments(fd)
     header = segments.header()
-    tiles = []
+    tiles = _Tiles()
     for entry in segments.entries(header):
         _check_tile(entry, segments.subblock(entry))
         if entry.full_resolution:
-            tiles.append(entry)
-    if not tiles:
+            tiles.add(entry)
+    if not tiles.planes:
         raise StillOpenError("it has no tiles yet")
-    for axis, what in EXTRA_AXES.items():
-        if len({tile.start.get(axis, 0) for tile in tiles}) > 1:
-            text = f"has several {what} (dimension {axis}), which are not supported; split it by them"
-            raise BadStructureError(Reason.IMAGE_UNSUPPORTED, text)
-    indices = {axis: sorted({tile.start.get(axis, 0) for tile in tiles}) for axis in PLANE_AXES}
-    _check_planes(tiles, indices)
-    places = _places(tiles)
-    numbered = any("S" in tile.start for tile in tiles)
-    scenes = tuple((scene if numbered else None, places[scene]) for scene in indices["S"])
-    types = tuple(_pixel_type(tiles, channel) for channel in indices["C"])
+    scenes, times, zs, channels = (tiles.indices(position) for position in range(4))
+    _check_planes(len(tiles.planes), len(scenes) * len(times) * len(zs) * len(channels))
     summary = CziSummary(
-        scenes,
-        tuple(indices["T"]),
-        tuple(indices["Z"]),
-        tuple(indices["C"]),
-        types,
-        max(tile.size["Y"] for tile in tiles),
+        tuple((scene if tiles.numbered_scenes else None, tiles.place(scene)) for scene in scenes),
+        times,
+        zs,
+        channels,
+        tuple(tiles.pixel_type(channel) for channel in channels),
+        tiles.height,
         segments.metadata(header),
         header.pending,
     )
@@ -164,41 +198,13 @@ def _codec(number: int) -> str:
     return OTHER_CODECS.get(number, f"method {number}")
 
 
-def _check_planes(tiles: list[Entry], indices: dict[str, list[int]]) -> None:
+def _check_planes(found: int, wanted: int) -> None:
     """Check that every scene has every plane: none is filled with zeros."""
-    wanted = 1
-    for values in indices.values():
-        wanted *= len(values)
     if wanted > MAX_PLANES:
         text = f"has {wanted} planes; {MAX_PLANES} are allowed: split it"
         raise BadStructureError(Reason.IMAGE_TOO_LARGE, text)
-    found = {tuple(tile.start.get(axis, 0) for axis in PLANE_AXES) for tile in tiles}
-    if len(found) < wanted:
-        text = f"it has {len(found)} of {wanted} planes: its acquisition runs, or was stopped"
-        raise StillOpenError(text)
-
-
-def _places(tiles: Iterable[Entry]) -> dict[int, Rectangle]:
-    """Return what all tiles of each scene cover."""
-    edges: dict[int, tuple[int, int, int, int]] = {}
-    for tile in tiles:
-        left, top = tile.start["X"], tile.start["Y"]
-        right, bottom = left + tile.size["X"], top + tile.size["Y"]
-        scene = tile.start.get("S", 0)
-        l0, t0, r0, b0 = edges.get(scene, (left, top, right, bottom))
-        edges[scene] = (min(l0, left), min(t0, top), max(r0, right), max(b0, bottom))
-    return {
-        scene: Rectangle(left, top, right - left, bottom - top)
-        for scene, (left, top, right, bottom) in edges.items()
-    }
-
-
-def _pixel_type(tiles: Iterable[Entry], channel: int) -> int:
-    types = {tile.pixel_type for tile in tiles if tile.start.get("C", 0) == channel}
-    if len(types) > 1:
-        text = f"mixes pixel types in channel {channel}; save it with one type for each channel"
-        raise BadStructureError(Reason.IMAGE_UNSUPPORTED, text)
-    return types.pop()
+    if found < wanted:
+        raise StillOpenError(f"it has {found} of {wanted} planes: its acquisition runs, or was stopped")
 
 
 def _check_size(summary: CziSummary) -> None:
