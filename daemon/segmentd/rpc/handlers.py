@@ -1,0 +1,30 @@
+"""gRPC's handlers of the four kinds of calls, wrapped the same way."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import grpc
+
+Unary = Callable[[Any, Any], Awaitable[Any]]
+Streaming = Callable[[Any, Any], AsyncIterator[Any]]
+
+
+def wrapped(
+    handler: Any, unary: Callable[[Unary], Unary], streaming: Callable[[Streaming], Streaming]
+) -> Any:
+    """Wrap what a handler does: `unary` where one message is the answer, else `streaming`; None stays None."""
+    if handler is None:
+        return None
+    codec = (handler.request_deserializer, handler.response_serializer)
+    if handler.response_streaming:
+        make = (
+            grpc.stream_stream_rpc_method_handler
+            if handler.request_streaming
+            else grpc.unary_stream_rpc_method_handler
+        )
+        return make(streaming(handler.stream_stream or handler.unary_stream), *codec)
+    if handler.request_streaming:
+        return grpc.stream_unary_rpc_method_handler(unary(handler.stream_unary), *codec)
+    return grpc.unary_unary_rpc_method_handler(unary(handler.unary_unary), *codec)
