@@ -25,8 +25,9 @@ def run(
 ) -> None:
     """Run the daemon until Ctrl-C or SIGTERM: watch folders, segment, stream results.
 
-    Prints one line `READY address=HOST:PORT` (or `unix:PATH`) on stdout when it serves. Without a configuration file it
-    listens on 127.0.0.1:50051, keeps its state in the user's data folder and watches nothing.
+    Prints one line `READY address=HOST:PORT` (or `unix:PATH`) on stdout when it serves. Without a
+    configuration file it listens on 127.0.0.1:50051, keeps its state in the user's data folder and
+    watches nothing.
     """
     # Nothing has begun: until the event loop listens to signals, one just ends the process.
     for number in (signal.SIGTERM, signal.SIGINT):

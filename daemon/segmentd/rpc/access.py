@@ -37,9 +37,9 @@ _CALLS = {
         _V1 + "ModelService": "UnloadModel ImportModel UpdateModel DeleteModel CloneModel RollbackModel",
         _V1 + "WatchService": "CreateWatch UpdateWatch PauseWatch ResumeWatch DeleteWatch",
         _V1 + "TrainingService": (
-            "CreateTraining UpdateTraining DeleteTraining AddTrainingClass UpdateTrainingClass DeleteTrainingClass "
-            "AddTrainingImage DeleteTrainingImage ImportTrainingLabels RunTraining CancelTraining "
-            "ConvertSegmentationToLabels SaveTrainingModel"
+            "CreateTraining UpdateTraining DeleteTraining AddTrainingClass UpdateTrainingClass "
+            "DeleteTrainingClass AddTrainingImage DeleteTrainingImage ImportTrainingLabels RunTraining "
+            "CancelTraining ConvertSegmentationToLabels SaveTrainingModel"
         ),
     },
 }
@@ -103,8 +103,8 @@ class Gate:
         if needed is Scope.ADMIN and not self._admin_over_network and not is_local(peer):
             raise SegmentdError(
                 Reason.NOT_ALLOWED,
-                f"{name} changes the daemon and is not allowed from other machines; call it on the daemon's own "
-                "machine, or set server.admin_over_network = true",
+                f"{name} changes the daemon and is not allowed from other machines; call it on the daemon's "
+                "own machine, or set server.admin_over_network = true",
             )
 
     def _scope(self, tokens: Tokens, metadata: Any) -> Scope:
@@ -158,7 +158,7 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc,unused
 
 
 def is_local(peer: str) -> bool:
-    """Return whether a caller is on this machine: `unix:...`, or a loopback `ipv4:HOST:PORT`, `ipv6:[HOST]:PORT`."""
+    """Return whether a caller, `unix:...`, `ipv4:HOST:PORT` or `ipv6:[HOST]:PORT`, is on this machine."""
     kind, _, where = unquote(peer).partition(":")
     if kind in ("unix", "unix-abstract"):
         return True

@@ -20,8 +20,8 @@ _log = telemetry.get_logger(__name__)
 class Certificates:
     """Certificate and key of the server, and the authorities whose clients are let in.
 
-    gRPC asks at each handshake, so that a renewed certificate needs no restart. What does not fit together, such
-    as a new certificate beside the old key, is left alone until it does.
+    gRPC asks at each handshake, so that a renewed certificate needs no restart. What does not fit together,
+    such as a new certificate beside the old key, is left alone until it does.
 
     Parameters
     ----------
@@ -48,7 +48,9 @@ class Certificates:
     def credentials(self) -> grpc.ServerCredentials:
         """Return what a secure port of gRPC needs."""
         return grpc.dynamic_ssl_server_credentials(
-            self._configuration(), self._renewed, require_client_authentication=self._client_ca is not None
+            self._configuration(),
+            self._renewed,  # type: ignore[arg-type]  # None means: as before
+            require_client_authentication=self._client_ca is not None,
         )
 
     def _renewed(self) -> grpc.ServerCertificateConfiguration | None:
@@ -59,12 +61,12 @@ class Certificates:
                 if contents == self._contents:
                     return None
                 self._check()
-                if self._read() != contents:  # it is just being written: the next handshake sees the end of it
+                if self._read() != contents:  # it is just being written
                     return None
-            except ConfigurationError as error:
-                if error.message != self._told:
-                    _log.warning("the certificate stays as it was", why=error.message)
-                    self._told = error.message
+            except (ConfigurationError, OSError) as error:
+                if str(error) != self._told:
+                    _log.warning("the certificate stays as it was", why=str(error))
+                    self._told = str(error)
                 return None
             self._told = ""
             self._contents = contents

@@ -1,4 +1,4 @@
-"""Where the API can be reached: a TCP address with or without TLS, a Unix socket, and what is too much on them."""
+"""Where the API can be reached, a TCP address and a Unix socket, and what is too much there."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ Streaming = Callable[[Any, Any], AsyncIterator[Any]]
 def wrapped(
     handler: Any, unary: Callable[[Unary], Unary], streaming: Callable[[Streaming], Streaming]
 ) -> Any:
-    """Wrap what a handler does: `unary` where one message is the answer, else `streaming`; None stays None."""
+    """Wrap what a handler does: by `unary` where the answer is one message, else by `streaming`."""
     if handler is None:
         return None
     codec = (handler.request_deserializer, handler.response_serializer)

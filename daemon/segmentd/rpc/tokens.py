@@ -6,8 +6,8 @@ A TOML file with a list of tokens for each scope, made at the first start:
     submit = ["..."]
     admin = ["..."]
 
-A scope includes those before it. Two tokens of a scope may be valid at once: to rotate, add the new one, tell the
-clients, then delete the old one. The file is read again when it changes.
+A scope includes those before it. Two tokens of a scope may be valid at once: to rotate, add the new one,
+tell the clients, then delete the old one. The file is read again when it changes.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ _LARGEST_FILE = 64 << 10
 _KEY = "server.token_file"
 _HEAD = """\
 # Tokens that clients of segmentd must send; keep this file to yourself (mode 0600).
-# A scope includes those before it. To rotate, put a second token beside the first, tell the clients, delete the first.
+# A scope includes those before it. To rotate, put a second token beside the first, tell the clients, delete
+# the first; no restart is needed.
 """
 _log = telemetry.get_logger(__name__)
 
@@ -107,7 +108,7 @@ def _create(path: Path) -> None:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        with open(descriptor, "w", encoding="ascii") as file:
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
             file.write(_HEAD + "".join(lines))
             file.flush()
             os.fsync(descriptor)
