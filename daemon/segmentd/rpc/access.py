@@ -10,7 +10,7 @@ from urllib.parse import unquote
 import grpc
 
 from segmentd.errors import Reason, SegmentdError
-from segmentd.rpc.handlers import Streaming, Unary, wrapped
+from segmentd.rpc.handlers import Streaming, Unary, answers, wrapped
 from segmentd.rpc.tokens import Scope, Tokens
 
 _V1 = "segmentd.v1."
@@ -149,7 +149,7 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc,unused
         def streaming(behaviour: Streaming) -> Streaming:
             async def checked(request: Any, context: Any) -> AsyncIterator[Any]:
                 check(context)
-                async for part in behaviour(request, context):
+                async for part in answers(behaviour, request, context):
                     yield part
 
             return checked

@@ -16,7 +16,7 @@ from grpc_status import rpc_status
 from segmentd import telemetry
 from segmentd.errors import Reason, SegmentdError
 from segmentd.records import Fault
-from segmentd.rpc.handlers import Streaming, Unary, wrapped
+from segmentd.rpc.handlers import Streaming, Unary, answers, wrapped
 
 DOMAIN = "segmentd"
 RETRY_SECONDS = 2
@@ -163,7 +163,7 @@ def _unary(behaviour: Unary) -> Unary:
 def _streaming(behaviour: Streaming) -> Streaming:
     async def guarded(request: Any, context: Any) -> AsyncIterator[Any]:
         try:
-            async for part in behaviour(request, context):
+            async for part in answers(behaviour, request, context):
                 yield part
         except (asyncio.CancelledError, grpc.aio.AbortError, GeneratorExit):
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -28,3 +29,13 @@ def wrapped(
     if handler.request_streaming:
         return grpc.stream_unary_rpc_method_handler(unary(handler.stream_unary), *codec)
     return grpc.unary_unary_rpc_method_handler(unary(handler.unary_unary), *codec)
+
+
+async def answers(behaviour: Streaming, request: Any, context: Any) -> AsyncIterator[Any]:
+    """Yield what a call answers; one that writes by itself, as that of health does, yields nothing."""
+    work: Any = behaviour(request, context)
+    if inspect.isawaitable(work):
+        await work
+        return
+    async for part in work:
+        yield part

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import stat
 import tomllib
 from pathlib import Path
@@ -39,7 +38,7 @@ def test_the_first_start_makes_a_token_of_256_bits_for_each_scope(tmp_path: Path
 @pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o660, 0o602])
 def test_a_file_open_to_others_is_refused(tmp_path: Path, mode: int) -> None:
     path = write(tmp_path / "tokens", f'admin = ["{OLD}"]', mode)
-    with pytest.raises(ConfigurationError, match="open to other users .*chmod 600 FILE") as refused:
+    with pytest.raises(ConfigurationError, match=r"open to other users .*chmod 600 FILE") as refused:
         Tokens(path)
     assert f'server.token_file = "{path}"' in str(refused.value)
 
@@ -100,6 +99,6 @@ def test_a_file_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     write(tmp_path / "file", "")
     with pytest.raises(ConfigurationError, match=r"server\.token_file = .*cannot be made"):
         Tokens(tmp_path / "file" / "tokens")
-    os.symlink(tmp_path / "nowhere", tmp_path / "link")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     with pytest.raises(ConfigurationError, match="cannot be read"):
         Tokens(tmp_path / "link")
