@@ -27,7 +27,8 @@ FAULTS = [
     (
         '[server]\nlisten = "0.0.0.0:50051"',
         'server.listen = "0.0.0.0:50051": must be a loopback address such as 127.0.0.1: a network address '
-        "needs TLS and a token or client certificates; give tls_certificate and tls_key, and token_file or client_ca",
+        "needs TLS and a token or client certificates; "
+        "give tls_certificate and tls_key, and token_file or client_ca",
     ),
     (
         '[server]\nlisten = "[::]:0"\ntls_certificate = "/c"\ntls_key = "/k"',
@@ -45,8 +46,8 @@ FAULTS = [
         'server.client_ca = "/ca": needs tls_certificate and tls_key too',
     ),
     (
-        '[server]\ntls_key = "key.pem"',
-        'server.tls_key = "/etc/segmentd/key.pem": needs tls_certificate too',
+        '[server]\ntls_key = "/key.pem"',
+        'server.tls_key = "/key.pem": needs tls_certificate too',
     ),
     ("[server]\nmax_receive_mib = 1", "server.max_receive_mib = 1: must be >= 2"),
     ("[server]\nmax_receive_mib = 4.5", "server.max_receive_mib = 4.5: must be a whole number"),
