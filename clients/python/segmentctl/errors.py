@@ -32,7 +32,8 @@ _HANDSHAKES = {
         "The certificate of the server at {} is for another name. Use a name that is in the certificate."
     ),
     "WRONG_VERSION_NUMBER": (
-        "The server at {} does not use TLS. Leave --ca, --certificate, SEGMENTD_CA and SEGMENTD_CERTIFICATE out."
+        "The server at {} does not use TLS. Leave --ca and --certificate, or "
+        "SEGMENTD_CA and SEGMENTD_CERTIFICATE, out."
     ),
     "failed to connect to all addresses; last error: UNAVAILABLE": (
         "The server at {} closes the connection at once. If it uses TLS, give its authority: --ca FILE or "
