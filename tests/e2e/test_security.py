@@ -107,6 +107,7 @@ def test_each_scope_does_what_it_is_for(guarded: Guarded) -> None:
         admin.unload_model("blobs")
 
 
+@pytest.mark.slow
 def test_segmentctl_takes_tokens_from_files(guarded: Guarded, tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text(guarded.tokens["read"] + "\n")
