@@ -25,11 +25,14 @@ from segmentd.records import ModelCard, PixelType, Region, SegmentOptions
 from ..unit import vgg19_files
 from ..unit.tiny_model import model as tiny_model
 
-pytest.importorskip("tensorflow", reason="needs the extra 'deep'")
-
 pytestmark = pytest.mark.slow
 SETS = {entry.name: entry for entry in deep_sets()}
 NAMES = list(SETS)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tensorflow() -> None:
+    pytest.importorskip("tensorflow", reason="needs the extra 'deep'")
 
 
 @pytest.fixture(scope="module")

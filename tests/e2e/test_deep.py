@@ -14,11 +14,14 @@ from segmentd.compute.deep_sets import deep_sets
 from ..unit import vgg19_files
 from .daemon import DaemonProcess, run_here
 
-pytest.importorskip("tensorflow", reason="needs the extra 'deep'")
-
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(400)]
 CROP = (slice(100, 420), slice(0, 330))
 NAMES = [entry.name for entry in deep_sets()]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tensorflow() -> None:
+    pytest.importorskip("tensorflow", reason="needs the extra 'deep'")
 
 
 def micrograph(shared_data: Path, folder: Path, data_set: str) -> Path:

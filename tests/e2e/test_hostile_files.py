@@ -20,7 +20,7 @@ pytestmark = pytest.mark.e2e
 BETWEEN_CONTROLS = 20
 CONTROL_SECONDS = 5.0
 MEMORY_MIB = 300
-MORE = 8  # descriptors: a second worker, connections to the journal
+MORE = 24  # descriptors: a second worker; each reader of the journal has a connection, of two descriptors
 
 
 class Ends:

@@ -64,6 +64,8 @@ def test_reflection_is_off_unless_asked_for(scene: Scene) -> None:
 
 
 def test_models_are_listed_by_id_page_by_page(scene: Scene) -> None:
+    scene.client.load_model("spare")
+    scene.client.unload_model("spare")  # whatever other tests have done with it
     listed = list(scene.client.models())
     assert [model.name for model in listed] == [
         f"models/{name}" for name in ("blobs", "broken", "spare", "twin-a", "twin-b")

@@ -81,10 +81,7 @@ class TrainingImagesClient(ModelClient):
         modes = messages.ImportTrainingLabelsRequest
         mode = modes.MODE_MERGE if merge else modes.MODE_REPLACE
         head = messages.ImportTrainingLabelsRequest.Head(name=image, mode=mode)
-        labelled: messages.TrainingImage = self._send(
-            self._trainings.ImportTrainingLabels, messages.ImportTrainingLabelsRequest, head, labels
-        )
-        return labelled
+        return self._label(head, labels)
 
     def set_training_mask(
         self, image: str, value: int, mask: Image, *, pixel_count: int = 0
@@ -105,9 +102,13 @@ class TrainingImagesClient(ModelClient):
         head = messages.ImportTrainingLabelsRequest.Head(
             name=image, mask_class=value, mask_pixel_count=pixel_count
         )
-        labelled: messages.TrainingImage = self._send(
-            self._trainings.ImportTrainingLabels, messages.ImportTrainingLabelsRequest, head, mask
-        )
+        return self._label(head, mask)
+
+    def _label(
+        self, head: messages.ImportTrainingLabelsRequest.Head, labels: Image
+    ) -> messages.TrainingImage:
+        send, request = self._trainings.ImportTrainingLabels, messages.ImportTrainingLabelsRequest
+        labelled: messages.TrainingImage = self._send(send, request, head, labels)
         return labelled
 
     def training_labels(self, image: messages.TrainingImage) -> UInt8Array:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from segmentd.compute import fast_features, normalize, tiling
 from segmentd.compute.decide import apply_minimum_confidence
-from segmentd.engine.predictor import TilePredictor
+from segmentd.engine.predictor import Cut, TilePredictor
 from segmentd.engine.source import PlaneSource, bands
 from segmentd.records import Region, SegmentOptions
 
@@ -165,16 +165,13 @@ class PlaneJob:
         found = np.empty((len(self.predictor.card.classes), region.height, region.width), np.float32)
         for part in tiling.cover(region.height, region.width, self.tile_px):
             core = Region(region.y + part.y, region.x + part.x, part.height, part.width)
-            found[:, part.y : part.y + part.height, part.x : part.x + part.width] = self.predictor.scores(
-                band.used, core, self._border_px, self._scale, self._level, band.low, self.source.shape[1]
-            )
+            window = (slice(part.y, part.y + part.height), slice(part.x, part.x + part.width))
+            found[:, *window] = self.predictor.scores(self._cut(band, core))
         return found
 
     def run_tile(self, band: Band, core: Region) -> TileResult:
         """Compute one tile; may run in any thread, tiles do not depend on one another."""
-        labels, confidence = self.predictor.run(
-            band.used, core, self._border_px, self._scale, self._level, band.low, self.source.shape[1]
-        )
+        labels, confidence = self.predictor.run(self._cut(band, core))
         labels = apply_minimum_confidence(labels, confidence, self._options.min_confidence)
         if band.mask is not None:
             first = core.y - band.start
@@ -182,6 +179,10 @@ class PlaneJob:
             labels[bad] = 0
             confidence[bad] = 0
         return TileResult(core, labels, confidence)
+
+    def _cut(self, band: Band, core: Region) -> Cut:
+        height = self.source.shape[1]
+        return Cut(band.used, core, self._border_px, self._scale, self._level, band.low, height)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from google.protobuf import empty_pb2
 
 from segmentd.errors import Reason, SegmentdError
 from segmentd.models import packages, versions
+from segmentd.models.border import with_border
 from segmentd.models.library import Library, VersionInfo
 from segmentd.models.registry import ModelEntry
 from segmentd.records import ModelCard
@@ -34,7 +35,7 @@ _CHANGES: dict[str, Callable[[ModelCard, pb.Model], ModelCard]] = {
     "display_name": lambda card, model: replace(card, display_name=model.display_name),
     "description": lambda card, model: replace(card, description=model.description),
     "classes": lambda card, model: replace(card, classes=classes_record(model.classes)),
-    "border_pixels": lambda card, model: packages.with_border(card, model.border_pixels),
+    "border_pixels": lambda card, model: with_border(card, model.border_pixels),
     "postprocessing": lambda card, model: replace(card, postprocessing=model.postprocessing),
 }
 
