@@ -94,7 +94,7 @@ def parse(data: Mapping[str, Any], base: Path) -> Settings:
         if key not in Settings.model_fields
     ]
     server = read_table(ServerSettings, data.get("server", {}), "server", base, found)
-    found += contradictions(server) if server else ()
+    found += contradictions(data.get("server"))
     device = read_table(DeviceSettings, data.get("device", {}), "device", base, found)
     models = read_table(ModelSettings, data.get("models", {}), "models", base, found)
     journal = read_table(JournalSettings, data.get("journal", {}), "journal", base, found)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import importlib
-import pkgutil
 from pathlib import Path
 
 import pytest
 
-import segmentd.v1
+import segmentd
 from segmentd.errors import Reason, SegmentdError
 from segmentd.rpc.access import SCOPES, Gate, is_local
 from segmentd.rpc.tokens import Scope, Tokens
@@ -25,11 +24,11 @@ REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 
 def test_every_call_of_every_service_has_a_scope_and_no_other_has() -> None:
     calls = set()
-    for module in pkgutil.iter_modules(segmentd.v1.__path__):
-        if module.name.endswith("_pb2"):
-            file = importlib.import_module(f"segmentd.v1.{module.name}").DESCRIPTOR
-            for service in file.services_by_name.values():
-                calls |= {f"/{service.full_name}/{method.name}" for method in service.methods}
+    package = Path(segmentd.__file__).parent
+    for stub in package.rglob("*_pb2.py"):
+        name = ".".join(["segmentd", *stub.relative_to(package).with_suffix("").parts])
+        for service in importlib.import_module(name).DESCRIPTOR.services_by_name.values():
+            calls |= {f"/{service.full_name}/{method.name}" for method in service.methods}
 
     assert len(calls) > 30
     assert {*SCOPES} == calls | {REFLECTION}

@@ -151,9 +151,12 @@ def test_an_id_is_a_slug(tmp_path: Path, name: str) -> None:
 
 
 def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
-    text = '[device]\nprefer = "x"\nthreads = 0\n[journal]\nfolder = 1\n' + WATCH + "tile = 1\n" + WATCH * 2
+    text = '[server]\nlisten = "0.0.0.0:1"\nx = 1\n'
+    text += '[device]\nprefer = "x"\nthreads = 0\n[journal]\nfolder = 1\n' + WATCH + "tile = 1\n" + WATCH * 2
     keys = [problem.partition(" = ")[0] for problem in problems_of(tmp_path, text)]
     assert keys == [
+        "server.x",
+        "server.listen",
         "device.prefer",
         "device.threads",
         "journal.folder",
