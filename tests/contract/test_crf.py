@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,9 @@ from segmentd.engine.predictor import Predictor
 from segmentd.engine.segmenter import PlaneJob
 from segmentd.engine.source import ArraySource
 from segmentd.models import bundle, training
-from segmentd.records import ClassInfo, ModelCard, PixelSize, PixelType, Region, SegmentOptions
+from segmentd.records import ClassInfo, PixelType, Region, SegmentOptions
+
+from ..unit import tiny_model
 
 SETS = (
     "nuclei_bbbc039",
@@ -39,7 +42,7 @@ def read(path: Path) -> npt.NDArray[np.generic]:
 
 
 def windows(data: Path) -> list[crf.Window]:
-    """Probabilities of the first image of a set (or of all of them, whole) by a model of its strokes."""
+    """Probabilities of all images of a set by models of their strokes."""
     description = json.loads((data / "dataset.json").read_text())
     features, found = feature_sets()["basic25"], []
     for entry in description["images"]:
@@ -48,22 +51,12 @@ def windows(data: Path) -> list[crf.Window]:
         classes = len(description["classes"])
         samples = training.collect(pixels, strokes, features, "none")
         forest = training.train(samples, classes, feature_names(features, names)).forest
-        card = ModelCard(
-            id="m",
-            display_name="m",
-            kind="forest",
-            feature_set="basic25",
+        card = replace(
+            tiny_model.CARD,
             classes=tuple(ClassInfo(value + 1, "", "#000000") for value in range(classes)),
             channel_count=len(pixels),
             channels=names,
-            channel=None,
-            channel_index=None,
             pixel_type=PixelType(pixels.dtype.name),
-            pixel_size=PixelSize(),
-            border_px=features.reach_px,
-            normalization="none",
-            seed=0,
-            digest="",
         )
         job = PlaneJob(
             Predictor(bundle.seal(card, forest)), ArraySource(pixels), slice(None), SegmentOptions()

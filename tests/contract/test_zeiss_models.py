@@ -14,9 +14,8 @@ from scipy import ndimage
 from segmentd.engine.lane import CpuLane
 from segmentd.engine.source import ArraySource, Stack, StackPlane
 from segmentd.errors import Reason, SegmentdError
-from segmentd.models import files
+from segmentd.models import files, packages
 from segmentd.models.fit import used_channels
-from segmentd.models.importing import import_package
 from segmentd.records import PixelType, SegmentOptions
 
 GENERATED = ("tri_gray_256.czann", "tri_gray_256.czseg", "tri_gray_256.czmodel", "dynamic_gray.czann")
@@ -142,5 +141,5 @@ def test_malformed_packages_are_refused_with_a_reason(zeiss: Path, name: str, tm
     assert caught.value.reason is Reason.MODEL_UNUSABLE
     assert REFUSED[name] in caught.value.message
     with pytest.raises(SegmentdError):
-        import_package(zeiss / name, tmp_path / "models")
+        packages.read(zeiss / name, name)
     assert list(tmp_path.iterdir()) == []

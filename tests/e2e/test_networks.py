@@ -10,7 +10,6 @@ import pytest
 import tifffile
 
 from segmentctl import DaemonError
-from segmentd.models.importing import import_package
 from segmentd.v1 import model_service_pb2
 
 from ..unit import tiny_networks as tiny
@@ -24,8 +23,8 @@ pytestmark = pytest.mark.e2e
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("networks")
     (folder / "levels.czann").write_bytes(tiny.czann())
-    changes = {"InputShape": [32, 32, 1], "OutputShape": [32, 32, 1], "Classes": None}
-    import_package(tiny.czann(tiny.half(), Type="Regression", ModelName="Half", **changes), folder)
+    changes = {"InputShape": [32, 32, 1], "OutputShape": [32, 32, 1], "Classes": None, "ModelName": "Half"}
+    (folder / "half.czann").write_bytes(tiny.czann(tiny.half(), Type="Regression", **changes))
     (folder / "bad.czann").write_bytes(tiny.czann(Type="ObjectDetection"))
     return folder
 

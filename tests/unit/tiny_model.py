@@ -12,6 +12,25 @@ from segmentd.compute.features import feature_sets
 from segmentd.models import bundle, training
 from segmentd.records import ClassInfo, ModelCard, PixelSize, PixelType
 
+CARD = ModelCard(
+    id="cells",
+    display_name="Cells",
+    kind="forest",
+    feature_set="basic25",
+    classes=(ClassInfo(1, "dark", "#000000"), ClassInfo(2, "bright", "#FFFFFF")),
+    channel_count=1,
+    channels=("channel 1",),
+    channel=None,
+    channel_index=None,
+    pixel_type=PixelType.UINT8,
+    pixel_size=PixelSize(),
+    border_px=feature_sets()["basic25"].reach_px,
+    normalization="none",
+    seed=0,
+    digest="",
+)
+"""What other tests change to their needs by `dataclasses.replace`."""
+
 
 @cache
 def model(seed: int = 0) -> bundle.Model:
@@ -20,25 +39,7 @@ def model(seed: int = 0) -> bundle.Model:
     features = np.random.default_rng(seed).uniform(0, 255, (60, 25)).astype(np.float32)
     labels = np.where(features[:, 0] > 128, 2, 1).astype(np.uint8)
     trained = training.train(training.Samples(features, labels), 2, names, seed)
-    card = ModelCard(
-        id="cells",
-        display_name="Cells",
-        kind="forest",
-        feature_set="basic25",
-        classes=(ClassInfo(1, "dark", "#000000"), ClassInfo(2, "bright", "#FFFFFF")),
-        channel_count=1,
-        channels=("channel 1",),
-        channel=None,
-        channel_index=None,
-        pixel_type=PixelType.UINT8,
-        pixel_size=PixelSize(),
-        border_px=feature_sets()["basic25"].reach_px,
-        normalization="none",
-        seed=seed,
-        digest="",
-        library_versions=trained.library_versions,
-        scores=trained.scores,
-    )
+    card = replace(CARD, seed=seed, library_versions=trained.library_versions, scores=trained.scores)
     return bundle.seal(card, trained.forest)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segmentctl import transfer
+from segmentctl.access import Access
 from segmentctl.assemble import UInt8Array, assemble
 from segmentctl.errors import translated
 from segmentctl.models import ModelClient
@@ -28,8 +29,8 @@ Image = Path | str | PurePosixPath | npt.NDArray[np.generic]
 class TrainingImagesClient(ModelClient):
     """The part of `Client` that looks after the images and labels of trainings."""
 
-    def __init__(self, address: str, timeout: float) -> None:
-        super().__init__(address, timeout)
+    def __init__(self, address: str, timeout: float, access: Access) -> None:
+        super().__init__(address, timeout, access)
         self._trainings = training_service_pb2_grpc.TrainingServiceStub(self._channel)
 
     def add_training_image(
@@ -80,10 +81,7 @@ class TrainingImagesClient(ModelClient):
         modes = messages.ImportTrainingLabelsRequest
         mode = modes.MODE_MERGE if merge else modes.MODE_REPLACE
         head = messages.ImportTrainingLabelsRequest.Head(name=image, mode=mode)
-        labelled: messages.TrainingImage = self._send(
-            self._trainings.ImportTrainingLabels, messages.ImportTrainingLabelsRequest, head, labels
-        )
-        return labelled
+        return self._label(head, labels)
 
     def set_training_mask(
         self, image: str, value: int, mask: Image, *, pixel_count: int = 0
@@ -104,9 +102,13 @@ class TrainingImagesClient(ModelClient):
         head = messages.ImportTrainingLabelsRequest.Head(
             name=image, mask_class=value, mask_pixel_count=pixel_count
         )
-        labelled: messages.TrainingImage = self._send(
-            self._trainings.ImportTrainingLabels, messages.ImportTrainingLabelsRequest, head, mask
-        )
+        return self._label(head, mask)
+
+    def _label(
+        self, head: messages.ImportTrainingLabelsRequest.Head, labels: Image
+    ) -> messages.TrainingImage:
+        send, request = self._trainings.ImportTrainingLabels, messages.ImportTrainingLabelsRequest
+        labelled: messages.TrainingImage = self._send(send, request, head, labels)
         return labelled
 
     def training_labels(self, image: messages.TrainingImage) -> UInt8Array:

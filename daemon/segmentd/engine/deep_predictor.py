@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 
 import numpy as np
-import numpy.typing as npt
 
 from segmentd import telemetry
 from segmentd.compute import deep, deep_cells, fast_features, packets
 from segmentd.compute.fast_features import Floats
-from segmentd.compute.normalize import Scale
-from segmentd.engine.predictor import PACKETS_AT_ONCE, SCRATCH, TilePredictor
+from segmentd.engine.predictor import PACKETS_AT_ONCE, Cut, TilePredictor
 from segmentd.models.bundle import Model
-from segmentd.records import Region
 
 # Packets of hundreds of planes are large: no more than so many bytes of them at once.
 PACKET_BYTES = 16 << 20
@@ -35,32 +32,23 @@ class DeepPredictor(TilePredictor):
         self._planes = used.astype(np.int32)
         places = np.full(model.forest.feature_count, -1, np.int32)
         places[used] = np.arange(len(used))
+        self.plane_count = len(used)
+        at_most = PACKET_BYTES // (4 * fast_features.PACKET_PX**2 * max(1, len(used)))
+        self.packets_at_once = min(PACKETS_AT_ONCE, at_most)
         super().__init__(model.card, packets.compile_forest(model.forest, places))
 
-    def parts(
-        self,
-        pixels: npt.NDArray[np.generic],
-        core: Region,
-        border_px: int,
-        scale: Scale | None,
-        level: Floats,
-        first_row: int,
-        plane_height: int,
-    ) -> Iterator[tuple[slice, Floats]]:
+    def lay_out(self, cut: Cut) -> Callable[[int, int, Floats], None]:
         """The network runs once; pixels between its cells are computed a few packets at a time.
 
         A grey level is of no use here.
         """
         with telemetry.stage("network"):
-            cells = self._extractor.cells(pixels, core, border_px, scale, first_row, plane_height)
-        stride, planes = self._extractor.feature_set.stride_px, self._planes
-        edge = fast_features.PACKET_PX
-        rows, columns = fast_features.packet_grid(core.height, core.width)
-        at_once = min(PACKETS_AT_ONCE, PACKET_BYTES // (4 * edge * edge * max(1, len(planes))))
-        step = max(1, at_once // rows)
-        for first in range(0, columns, step):
-            count = min(step, columns - first)
-            features = SCRATCH.packets(rows * count, len(planes))
-            with telemetry.stage("features"):
-                deep_cells.fill(cells, planes, stride, first, count, features)
-            yield slice(first * edge, min((first + count) * edge, core.width)), features
+            cells = self._extractor.cells(
+                cut.pixels, cut.core, cut.border_px, cut.scale, cut.first_row, cut.plane_height
+            )
+        stride = self._extractor.feature_set.stride_px
+
+        def fill(first: int, count: int, features: Floats) -> None:
+            deep_cells.fill(cells, self._planes, stride, first, count, features)
+
+        return fill

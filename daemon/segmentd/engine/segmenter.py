@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from segmentd.compute import fast_features, normalize, tiling
 from segmentd.compute.decide import apply_minimum_confidence
-from segmentd.engine.predictor import TilePredictor
+from segmentd.engine.predictor import Cut, TilePredictor
 from segmentd.engine.source import PlaneSource, bands
 from segmentd.records import Region, SegmentOptions
 
@@ -121,6 +121,11 @@ class PlaneJob:
         The channels that the model uses.
     options : SegmentOptions
         Border, tile and minimum confidence.
+
+    Attributes
+    ----------
+    scale, level
+        As for `segmentd.compute.fast_features.load`.
     """
 
     def __init__(
@@ -134,8 +139,8 @@ class PlaneJob:
         self.tile_px = -(-(options.tile_px or predictor.tile_px) // step) * step
         card = predictor.card
         self._border_px = card.border_px if options.border_px is None else options.border_px
-        self._scale = normalize.measure(self._blocks, card.normalization)
-        self._level = fast_features.grey_level(source.rows(0, 1)[channels][:, 0], self._scale)
+        self.scale = normalize.measure(self._blocks, card.normalization)
+        self.level = fast_features.grey_level(source.rows(0, 1)[channels][:, 0], self.scale)
 
     @property
     def seamless(self) -> bool:
@@ -165,16 +170,22 @@ class PlaneJob:
         found = np.empty((len(self.predictor.card.classes), region.height, region.width), np.float32)
         for part in tiling.cover(region.height, region.width, self.tile_px):
             core = Region(region.y + part.y, region.x + part.x, part.height, part.width)
-            found[:, part.y : part.y + part.height, part.x : part.x + part.width] = self.predictor.scores(
-                band.used, core, self._border_px, self._scale, self._level, band.low, self.source.shape[1]
-            )
+            window = (slice(part.y, part.y + part.height), slice(part.x, part.x + part.width))
+            found[:, *window] = self.predictor.scores(self._cut(band, core))
         return found
 
     def run_tile(self, band: Band, core: Region) -> TileResult:
         """Compute one tile; may run in any thread, tiles do not depend on one another."""
-        labels, confidence = self.predictor.run(
-            band.used, core, self._border_px, self._scale, self._level, band.low, self.source.shape[1]
-        )
+        labels, confidence = self.predictor.run(self._cut(band, core))
+        return self.finished(band, core, labels, confidence)
+
+    def around(self, band: Band, core: Region) -> npt.NDArray[np.generic]:
+        """Cut a tile with what the model reads around it: array (C, h + 2 reach, w + 2 reach)."""
+        reach, height = self.predictor.reach_px, self.source.shape[1]
+        return tiling.cut(band.used, core, reach, self._border_px, band.low, height)
+
+    def finished(self, band: Band, core: Region, labels: Bytes, confidence: Bytes) -> TileResult:
+        """A computed tile, with label 0 where the confidence is too low or the pixel is no number."""
         labels = apply_minimum_confidence(labels, confidence, self._options.min_confidence)
         if band.mask is not None:
             first = core.y - band.start
@@ -182,6 +193,10 @@ class PlaneJob:
             labels[bad] = 0
             confidence[bad] = 0
         return TileResult(core, labels, confidence)
+
+    def _cut(self, band: Band, core: Region) -> Cut:
+        height = self.source.shape[1]
+        return Cut(band.used, core, self._border_px, self.scale, self.level, band.low, height)
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from segmentd.errors import Reason, SegmentdError
 from segmentd.models import bundle, files, network_model
-from segmentd.models.border import original_border
 from segmentd.models.files import AnyModel
 from segmentd.records import ClassInfo, ModelCard
 
@@ -54,12 +52,6 @@ def with_card(model: AnyModel, card: ModelCard) -> AnyModel:
             raise bad_field("border_pixels", str(error)) from error
         return network_model.seal(card, model.onnx, model.spec, model.source)
     return bundle.seal(card, model.forest, model.projection)
-
-
-def with_border(card: ModelCard, border_px: int) -> ModelCard:
-    """The card with another default border; the one that the model was made with stays on record."""
-    original = original_border(card)
-    return replace(card, border_px=border_px, original_border_px=None if border_px == original else original)
 
 
 def check_class_name(name: str, others: list[str]) -> None:

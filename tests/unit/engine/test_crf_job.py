@@ -21,8 +21,9 @@ from segmentd.engine.segmenter import PlaneJob
 from segmentd.engine.source import ArraySource
 from segmentd.errors import Reason, SegmentdError
 from segmentd.models import bundle, files, training
-from segmentd.records import ClassInfo, ModelCard, PixelSize, PixelType, Region, SegmentOptions
+from segmentd.records import ClassInfo, PixelType, Region, SegmentOptions
 
+from .. import tiny_model
 from .. import tiny_networks as tiny
 
 CRF = SegmentOptions(postprocessing="crf")
@@ -57,22 +58,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     trained = training.train(
         training.collect(PLANE, labels, features, "none"), 2, feature_names(features, ("grey",))
     )
-    card = ModelCard(
+    card = replace(
+        tiny_model.CARD,
         id="discs",
         display_name="discs",
-        kind="forest",
-        feature_set="basic25",
         classes=(ClassInfo(1, "ground", "#000000"), ClassInfo(2, "disc", "#FFFFFF")),
-        channel_count=1,
         channels=("grey",),
-        channel=None,
-        channel_index=None,
         pixel_type=PixelType.FLOAT32,
-        pixel_size=PixelSize(),
-        border_px=features.reach_px,
-        normalization="none",
-        seed=0,
-        digest="",
     )
     path = tmp_path_factory.mktemp("models") / "discs.segmodel"
     bundle.save(bundle.seal(card, trained.forest), path)

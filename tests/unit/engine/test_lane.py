@@ -20,7 +20,9 @@ from segmentd.engine.segmenter import Tally, TileResult
 from segmentd.engine.source import ArraySource, bands, streamed_band_rows
 from segmentd.errors import Reason, SegmentdError
 from segmentd.models import bundle, training
-from segmentd.records import ClassInfo, ModelCard, PixelSize, PixelType, SegmentOptions
+from segmentd.records import ClassInfo, PixelType, SegmentOptions
+
+from .. import tiny_model
 
 RNG = np.random.default_rng(8)
 PLANE = RNG.integers(0, 3000, (2, 150, 170)).astype(np.uint16)
@@ -37,22 +39,15 @@ def model_file(folder: Path, features: str, normalization: str, pixel_type: Pixe
     pixels = PLANE.astype(pixel_type.value)
     samples = training.collect(pixels, labels, feature_set, normalization)
     trained = training.train(samples, 3, feature_names(feature_set, ("a", "b")))
-    card = ModelCard(
-        id="m",
-        display_name="m",
-        kind="forest",
+    card = replace(
+        tiny_model.CARD,
         feature_set=features,
         classes=tuple(ClassInfo(value, f"c{value}", "#000000") for value in (1, 2, 3)),
         channel_count=2,
         channels=("a", "b"),
-        channel=None,
-        channel_index=None,
         pixel_type=pixel_type,
-        pixel_size=PixelSize(),
         border_px=feature_set.reach_px,
         normalization=normalization,
-        seed=0,
-        digest="",
     )
     path = folder / f"{features}-{normalization}.segmodel"
     bundle.save(bundle.seal(card, trained.forest), path)

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from segmentd.compute.features import feature_sets
 from segmentd.errors import Reason, SegmentdError
 from segmentd.models import bundle, training
-from segmentd.records import ClassInfo, ModelCard, PixelSize, PixelType
+from segmentd.records import ClassInfo, PixelSize, PixelType
+
+from .. import tiny_model
 
 
 @pytest.fixture(scope="module")
@@ -25,22 +26,12 @@ def model() -> bundle.Model:
     features = rng.normal(size=(80, 25)).astype(np.float32)
     labels = rng.integers(1, 3, 80).astype(np.uint8)
     trained = training.train(training.Samples(features, labels), 2, [f"f{i}" for i in range(25)])
-    card = ModelCard(
-        id="cells",
-        display_name="Cells",
-        kind="forest",
-        feature_set="basic25",
+    card = replace(
+        tiny_model.CARD,
         classes=(ClassInfo(1, "background", "#000000"), ClassInfo(2, "cell", "#00FF00")),
-        channel_count=1,
         channels=("DAPI",),
-        channel=None,
-        channel_index=None,
         pixel_type=PixelType.UINT16,
         pixel_size=PixelSize(0.5, 0.5),
-        border_px=feature_sets()["basic25"].reach_px,
-        normalization="none",
-        seed=0,
-        digest="",
         created="2026-01-01T10:00:00+00:00",
         library_versions=trained.library_versions,
         scores=trained.scores,

@@ -15,6 +15,7 @@ from segmentd.compute.deep_sets import deep_sets
 from segmentd.errors import Reason, SegmentdError
 from segmentd.models import bundle, deep_features, training, vgg_weights
 from segmentd.models.border import with_border
+from segmentd.models.packages import with_card
 
 from ..tiny_model import model as tiny_model
 
@@ -44,10 +45,10 @@ def test_the_file_keeps_projection_and_checksum(name: str, tmp_path: Path) -> No
         assert read.projection is None
     else:
         assert_array_equal(read.projection, made.projection)
-    changed = with_border(read, 64)
+    changed = with_card(read, with_border(read.card, 64))
     assert isinstance(changed, bundle.Model)
     assert changed.card.digest != made.card.digest
-    assert with_border(changed, None).card.digest == made.card.digest
+    assert with_card(changed, with_border(changed.card, None)).card.digest == made.card.digest
 
 
 def test_projection_and_weights_are_part_of_the_digest() -> None:

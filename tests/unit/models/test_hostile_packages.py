@@ -9,8 +9,7 @@ import onnx
 import pytest
 
 from segmentd.errors import Reason, SegmentdError
-from segmentd.models import files, trial
-from segmentd.models.importing import import_package
+from segmentd.models import files, packages, trial
 from segmentd.models.network_model import NetworkModel
 from segmentd.models.onnx_schema import ELEMENTS, OPERATORS, SCHEMA
 from segmentd.models.protobuf import Kind
@@ -22,14 +21,16 @@ from . import hostile
 @pytest.mark.parametrize("name", hostile.PACKAGES)
 def test_a_hostile_package_is_refused(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data, words = hostile.PACKAGES[name]
+    sent = tmp_path / "sent"
+    sent.write_bytes(data)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     monkeypatch.setattr("pickle.Unpickler", None)
     with pytest.raises(SegmentdError) as caught:
-        import_package(data, tmp_path / "models")
+        packages.read(sent, "the package")
     assert caught.value.reason is Reason.MODEL_UNUSABLE
     assert words in caught.value.message
     assert ";" in caught.value.message, "it says what to do"
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [sent]
 
 
 def test_the_good_ones_beside_them_are_not_refused() -> None:

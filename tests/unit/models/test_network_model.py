@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,9 @@ import pytest
 
 from segmentd.compute.features import feature_sets
 from segmentd.errors import Reason, SegmentdError
-from segmentd.models import bundle, czann, czseg, files, network_model
-from segmentd.models.border import change_border, original_border, with_border
-from segmentd.models.importing import import_package
+from segmentd.models import bundle, czann, czseg, files, network_model, packages
+from segmentd.models.border import original_border, with_border
+from segmentd.models.library import Library
 from segmentd.models.network_model import NetworkModel
 from segmentd.models.registry import ModelState, Registry
 from segmentd.records import ModelCard, PixelSize, PixelType
@@ -229,56 +230,65 @@ def test_digests_of_forests_stay(tmp_path: Path) -> None:
 # ------------------------------------------------------------ import and border
 
 
-@pytest.mark.parametrize("as_path", [True, False])
-def test_a_package_becomes_a_model_of_the_folder(tmp_path: Path, as_path: bool) -> None:
-    package: Path | bytes = tiny.czann()
-    if as_path:
-        package = tmp_path / "p.czann"
-        package.write_bytes(tiny.czann())
-    folder = tmp_path / "models"
-    card = import_package(package, folder)
+def library_of(folder: Path) -> Library:
+    folder.mkdir(exist_ok=True)
+    return Library(Registry(folder, lambda path: files.load(path).card, lambda path: None))
+
+
+async def test_a_package_becomes_a_model_of_the_folder(tmp_path: Path) -> None:
+    sent, folder = tmp_path / "p.czann", tmp_path / "models"
+    sent.write_bytes(tiny.czann())
+    package, library = packages.read(sent, "p.czann"), library_of(folder)
+    card = (await library.take_in(package)).card
+    assert card is not None
     assert [path.name for path in folder.iterdir()] == ["levels.segmodel"]
     assert card.created
     assert files.load(folder / "levels.segmodel").card == card
     with pytest.raises(SegmentdError, match="'levels' already") as caught:
-        import_package(package, folder)
+        await library.take_in(package)
     assert caught.value.reason is Reason.MODEL_EXISTS
-    again = import_package(package, folder, overwrite=True)
-    named = import_package(package, folder, name="My levels")
+    again = (await library.take_in(package, overwrite=True)).card
+    named = (await library.take_in(package, display_name="My levels")).card
+    assert again is not None and named is not None
     assert (named.id, named.display_name) == ("my-levels", "My levels")
     assert named.digest == again.digest == card.digest
 
 
-def test_a_forest_is_imported_too(tmp_path: Path) -> None:
+async def test_a_forest_is_imported_too(tmp_path: Path) -> None:
     source = tiny_model.save(tmp_path / "from" / "x.segmodel")
-    card = import_package(source.read_bytes(), tmp_path / "models")
+    card = (await library_of(tmp_path / "models").take_in(packages.read(source, "x.segmodel"))).card
+    assert card is not None
     assert card.digest == tiny_model.model().card.digest
     assert files.load(tmp_path / "models" / "cells.segmodel").card.id == "cells"
 
 
-def test_a_border_is_changed_and_set_back(tmp_path: Path) -> None:
-    for source in (tiny.czann(), tiny_model.save(tmp_path / "c.segmodel").read_bytes()):
-        first = import_package(source, tmp_path / "models", overwrite=True)
+async def test_a_border_is_changed_and_set_back(tmp_path: Path) -> None:
+    library = library_of(tmp_path / "models")
+    for source in (parsed(tiny.czann()), tiny_model.model()):
+        first = (await library.take_in(source)).card
+        assert first is not None
         path = tmp_path / "models" / f"{first.id}.segmodel"
         for border in (2, 0, 3):
-            card = change_border(path, border)
+            card = (await library.update(first.id, partial(with_border, border_px=border))).card
+            assert card is not None
             assert (card.border_px, card.original_border_px) == (border, first.border_px)
             assert card.digest != first.digest
             assert files.load(path).card == card
-        assert change_border(path, None) == first
+        assert (await library.update(first.id, partial(with_border, border_px=None))).card == first
 
 
-def test_an_impossible_border_is_refused(tmp_path: Path) -> None:
+async def test_an_impossible_border_is_refused(tmp_path: Path) -> None:
     model = parsed(tiny.czann())
     for border in (16, -1, 5000):
         with pytest.raises(SegmentdError) as caught:
-            with_border(model, border)
+            packages.with_card(model, with_border(model.card, border))
         assert caught.value.reason is Reason.BAD_FIELD
-    assert original_border(with_border(model, 1).card) == 4
+    assert original_border(with_border(model.card, 1)) == 4
     assert original_border(tiny_model.model().card) == feature_sets()["basic25"].reach_px
     (tmp_path / "p.czann").write_bytes(tiny.czann())
-    with pytest.raises(SegmentdError, match="import it as a model first"):
-        change_border(tmp_path / "p.czann", 2)
+    with pytest.raises(SegmentdError, match="import it with") as caught:
+        await library_of(tmp_path).update("levels", partial(with_border, border_px=2))
+    assert caught.value.reason is Reason.MODEL_UNUSABLE
 
 
 async def test_packages_in_the_folder_are_models(tmp_path: Path) -> None:

@@ -96,14 +96,8 @@ class Segmentation:
         """Segment an image; gives the segmented image and the confidence map in percent."""
         return segmented(image, model, segmentationFormat)
 
-    @staticmethod
-    def TrainableSegmentationWithProbabilityMap(
-        image: ZenImage | Pixels | str | PathLike[str],
-        model: str | ZenIntellesisModel,
-        segmentationFormat: ZenSegmentationFormat = ZenSegmentationFormat.MultiChannel,
-    ) -> list[ZenImage]:
-        """Segment an image: the older name of `TrainableSegmentationWithConfidenceMap`."""
-        return segmented(image, model, segmentationFormat)
+    # Its older name.
+    TrainableSegmentationWithProbabilityMap = TrainableSegmentationWithConfidenceMap
 
     @staticmethod
     def MinimumConfidence(
