@@ -31,7 +31,10 @@ def _segmentd_bench() -> None:
 @app.command()
 def throughput(
     features: Annotated[
-        str | None, typer.Option(help="Feature sets: basic25, basic33; default: basic25.")
+        str | None,
+        typer.Option(
+            help="Feature sets: basic25, basic33, deep64, deep128, deep256, deep50, deep70; default: basic25."
+        ),
     ] = None,
     tile: Annotated[str, typer.Option(help="Edges of the tile in pixels, without border, or auto.")] = "auto",
     threads: Annotated[str, typer.Option(help="Numbers of threads, or all for all cores.")] = "all",
@@ -46,6 +49,12 @@ def throughput(
     model: Annotated[
         Path | None,
         options.file("FILE.segmodel", "Take this model; features, classes and trees are its own then."),
+    ] = None,
+    vgg19_weights: Annotated[
+        Path | None,
+        options.file(
+            "FILE", "Weights of VGG19 for deep sets (.h5, from Keras); default: what Keras has cached."
+        ),
     ] = None,
     device: options.Device = "auto",
     repeats: options.Repeats = 5,
@@ -65,7 +74,9 @@ def throughput(
     options.check_device(device)
     if model is not None:
         features, classes, trees = _of_model(model, features, classes, trees)
-    sets = options.choices("--features", features or "basic25", options.FEATURE_SETS)
+    sets = options.choices(
+        "--features", features or "basic25", options.FEATURE_SETS + options.DEEP_FEATURE_SETS
+    )
     tiles, thread_counts = options.tiles(tile), options.threads(threads)
     class_counts = options.numbers("--classes", classes or "3", 2, 255)
     tree_counts = options.numbers("--trees", trees or "25", 1, 100_000)
@@ -74,7 +85,9 @@ def throughput(
         from segmentd_bench import throughput
 
         matrix = throughput.Matrix(sets, tiles, thread_counts, class_counts, tree_counts)
-        return throughput, throughput.run(matrix, throughput.Given(image, model), size, repeats)
+        return throughput, throughput.run(
+            matrix, throughput.Given(image, model, vgg19_weights), size, repeats
+        )
 
     outcome.measured(run, as_json, plot)
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 FEATURE_SETS = ("basic25", "basic33")
+DEEP_FEATURE_SETS = ("deep64", "deep128", "deep256", "deep50", "deep70")
 DEVICES = ("cpu", "auto", "cuda")
 MOST_THREADS = 1024
 ALL, AUTO = "all", "auto"

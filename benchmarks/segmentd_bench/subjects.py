@@ -12,9 +12,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from segmentd.compute.deep_sets import DeepFeatureSet
 from segmentd.compute.features import feature_names, feature_sets
 from segmentd.imagefile import default_color
 from segmentd.models import bundle, training
+from segmentd.models.deep_features import DeepFeatures, for_training
 from segmentd.models.fit import pixel_type_of
 from segmentd.records import ClassInfo, ModelCard, PixelSize
 
@@ -53,13 +55,18 @@ def texture(size_px: int, classes: int, seed: int = 0) -> Subject:
 
 
 def trained_model(
-    subject: Subject, features: str, trees: int = training.TREES, seed: int = 0
+    subject: Subject,
+    features: str,
+    trees: int = training.TREES,
+    seed: int = 0,
+    deep: DeepFeatures | None = None,
 ) -> bundle.Model:
-    """A model trained on the subject's own labels."""
+    """A model trained on the subject's own labels; deep feature sets need `deep`."""
     feature_set = feature_sets()[features]
     classes = int(subject.labels.max())
     channels = tuple(f"channel {i + 1}" for i in range(len(subject.pixels)))
-    samples = training.collect(subject.pixels, subject.labels, feature_set, "none")
+    extractor = deep.extractor if deep else None
+    samples = training.collect(subject.pixels, subject.labels, feature_set, "none", extractor)
     trained = training.train(samples, classes, feature_names(feature_set, channels), seed, trees=trees)
     card = ModelCard(
         id="benchmark",
@@ -79,8 +86,23 @@ def trained_model(
         digest="",
         library_versions=trained.library_versions,
         scores=trained.scores,
+        weights_sha256=deep.weights_sha256 if deep else "",
     )
-    return bundle.seal(card, trained.forest)
+    return bundle.seal(card, trained.forest, extractor.projection if extractor else None)
+
+
+def deep_features(features: str, weights: Path | None, threads: int) -> DeepFeatures | None:
+    """What computes a deep feature set; None for others.
+
+    Raises
+    ------
+    SegmentdError
+        MISSING_EXTRA; MODEL_UNUSABLE for missing or wrong weights.
+    """
+    feature_set = feature_sets()[features]
+    if not isinstance(feature_set, DeepFeatureSet):
+        return None
+    return for_training(feature_set, weights, 0, threads)
 
 
 def inner_nodes(model: bundle.Model) -> int:

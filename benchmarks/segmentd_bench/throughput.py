@@ -44,10 +44,14 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Given:
-    """An image and a model of the user's; they replace the texture and what is trained on it."""
+    """An image and a model of the user's; they replace the texture and what is trained on it.
+
+    `vgg19_weights` is the file of weights for deep features; Keras' cache for None.
+    """
 
     image: Path | None = None
     model: Path | None = None
+    vgg19_weights: Path | None = None
 
 
 def run(matrix: Matrix, given: Given, size_px: int, repeats: int) -> dict[str, Any]:
@@ -56,12 +60,12 @@ def run(matrix: Matrix, given: Given, size_px: int, repeats: int) -> dict[str, A
     with report.progress(len(matrix)) as step:
         for features, classes, trees in itertools.product(matrix.features, matrix.classes, matrix.trees):
             step(f"{features}, {classes} classes, {trees} trees")
-            subject, model = _subject(given, size_px, features, classes, trees)
+            subject, model = _subject(given, size_px, features, classes, trees, max(matrix.threads))
             with subjects.saved(model) as path:
                 for index, (tile, threads) in enumerate(itertools.product(matrix.tiles, matrix.threads)):
                     if index:
                         step(f"{features}, {classes} classes, {trees} trees, tile {tile}, {threads} threads")
-                    runs.append(_measure(subject, model, path, tile, threads, repeats))
+                    runs.append(_measure(subject, model, path, (tile, threads), given, repeats))
     best = max(runs, key=lambda entry: float(entry["mpx_per_s"]))
     result = {**best, "machine": machine.describe()}
     if len(runs) > 1:
@@ -70,7 +74,7 @@ def run(matrix: Matrix, given: Given, size_px: int, repeats: int) -> dict[str, A
 
 
 def _subject(
-    given: Given, size_px: int, features: str, classes: int, trees: int
+    given: Given, size_px: int, features: str, classes: int, trees: int, threads: int
 ) -> tuple[subjects.Subject, bundle.Model]:
     subject = subjects.texture(size_px, classes)
     if given.image is not None:
@@ -80,14 +84,22 @@ def _subject(
         subject = subjects.Subject(given.image.name, pixels, labels)
     if given.model is not None:
         return subject, bundle.load(given.model)
-    return subject, subjects.trained_model(subject, features, trees)
+    # TensorFlow is told once how many threads it may use: the most that are tried.
+    deep = subjects.deep_features(features, given.vgg19_weights, threads)
+    return subject, subjects.trained_model(subject, features, trees, deep=deep)
 
 
 def _measure(
-    subject: subjects.Subject, model: bundle.Model, path: Path, tile: int | None, threads: int, repeats: int
+    subject: subjects.Subject,
+    model: bundle.Model,
+    path: Path,
+    how: tuple[int | None, int],
+    given: Given,
+    repeats: int,
 ) -> dict[str, Any]:
+    tile, threads = how
     options = SegmentOptions(tile_px=tile)
-    with closing(CpuLane(threads)) as lane:
+    with closing(CpuLane(threads, vgg19_weights=given.vgg19_weights)) as lane:
         lane.load(path)
         before = telemetry.METER.stages()
         timing = measure.repeated(lambda: lane.segment_array(path, subject.pixels, options), repeats)
@@ -95,7 +107,7 @@ def _measure(
         result = lane.segment_array(path, subject.pixels, options)
     stages: dict[str, float] = {
         name: (after[name].seconds - (before[name].seconds if name in before else 0.0)) / (repeats + 1)
-        for name in ("features", "forest")
+        for name in ("features", "network", "forest")
         if name in after
     }
     stages |= _files(subject, model, result.labels, result.confidence)
@@ -112,7 +124,7 @@ def _measure(
         "spread_percent": round(timing.spread_percent, 1),
         "repeats": repeats,
         "stages": {name: round(seconds / subject.megapixels, 6) for name, seconds in stages.items()},
-        "stages_unit": "CPU seconds a megapixel (features, forest), wall seconds a megapixel (read, write)",
+        "stages_unit": "CPU seconds a megapixel (features, network, forest), wall seconds (read, write)",
         "peak_mib": round(measure.peak_mib(), 1),
     }
 
@@ -151,11 +163,13 @@ def _files(subject: subjects.Subject, model: bundle.Model, labels: Any, confiden
 def show(result: dict[str, Any]) -> None:
     """The result as a table."""
     columns = ["subject", "features", "classes", "trees", "nodes", "tile", "threads", "Mpx/s", "Mpx/CPU s"]
-    stages = ("features", "forest", "read", "write")
+    runs = result.get("runs", [result])
+    known = ("features", "network", "forest", "read", "write")
+    stages = [name for name in known if any(name in entry["stages"] for entry in runs)]
     columns += ["spread %", *(f"{name} ns/px" for name in stages), "peak MiB"]
     keys = ("subject", "features", "classes", "trees", "inner_nodes", "tile_px", "threads", "mpx_per_s")
     rows = []
-    for entry in result.get("runs", [result]):
+    for entry in runs:
         row = [entry[key] if entry[key] is not None else "auto" for key in keys]
         row += [entry["mpx_per_cpu_s"], entry["spread_percent"]]
         row += [1000 * entry["stages"][name] if name in entry["stages"] else "-" for name in stages]

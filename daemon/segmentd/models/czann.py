@@ -3,7 +3,7 @@
 A sidecar may leave out what the network says itself, and has keys of its own, since such networks follow no
 rule: `BorderSize` (pixels on each side), `PixelTypes`, `Colors`, `ScaleInputsByBitdepth`, `ChannelOrder`
 (BGR or RGB, for colour images), `Layout` (NHWC or NCHW), `Activation` (none, or softmax where the network
-gives logits). Unknown keys are ignored.
+gives logits). Unknown keys are ignored, which the model's description tells.
 """
 
 from __future__ import annotations
@@ -30,6 +30,27 @@ NEWEST_MAJOR = 2
 MAX_EDGE = 1 << 14
 # A pixel is never that large: samples hold 1.0 m where nobody knew.
 PLACEHOLDER_METRES = 1e-3
+_KEYS = frozenset(
+    (
+        "Activation",
+        "BorderSize",
+        "ChannelOrder",
+        "Classes",
+        "Colors",
+        "FormatVersion",
+        "Id",
+        "InputShape",
+        "Layout",
+        "MinOverlap",
+        "ModelDescription",
+        "ModelName",
+        "OutputShape",
+        "PixelTypes",
+        "ScaleInputsByBitdepth",
+        "Scaling",
+        "Type",
+    )
+)
 _TASKS: dict[str, Task] = {
     "SingleClassSemanticSegmentation": SEMANTIC,
     "MultiClassSemanticSegmentation": SEMANTIC,
@@ -90,6 +111,7 @@ def _description(values: dict[str, Any], source: str) -> Description:
         bgr=choice_of(values.get("ChannelOrder"), "ChannelOrder", ("BGR", "RGB")) == "BGR",
         channels_last=choice_of(values.get("Layout"), "Layout", ("NHWC", "NCHW")) == "NHWC",
         softmax=choice_of(values.get("Activation"), "Activation", ("none", "softmax")) == "softmax",
+        ignored=tuple(text_of(key[:60], "a key") for key in values if key not in _KEYS),
     )
 
 

@@ -1,4 +1,9 @@
-"""The metadata of `.czseg` and `.czmodel` files: an XML document with the root `Model`."""
+"""The metadata of `.czseg` and `.czmodel` files: an XML document with the root `Model`.
+
+Of `Postprocessing`, a conditional random field becomes the model's default. `ColorHandling` tells what the
+other program makes of colour images: here they go into networks for three channels as they are, and are
+refused by others, so making them grey is named among what is not used, as are unknown elements.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +16,33 @@ MAX_BYTES = 1 << 20
 MAX_BORDER = 4096
 MAX_EDGE = 1 << 14
 NETWORK = "DeepNeuralNetwork"
+_COLOR_PARTS = ("colR", "colG", "colB")
+_KNOWN = frozenset(
+    (
+        "BorderSize",
+        "Channels",
+        "ColorHandling",
+        "Description",
+        "FeatureExtractor",
+        "Id",
+        "ModelName",
+        "Postprocessing",
+        "ScaleInputsByBitdepth",
+        "Status",
+        "TotalTileHeight",
+        "TotalTileWidth",
+        "TrainingClasses",
+    )
+)
+# Without spaces, in small letters.
+_POSTPROCESSINGS = {
+    "": "none",
+    "none": "none",
+    "crf": "crf",
+    "densecrf": "crf",
+    "conditionalrandomfield": "crf",
+    "conditionalrandomfields": "crf",
+}
 # Pixel type: ours, and how many channels of the network it fills.
 _PIXEL_TYPES = {
     "Gray8": (PixelType.UINT8, 1),
@@ -42,6 +74,7 @@ def read(data: bytes) -> Description:
     height, width = _number(root, "TotalTileHeight", MAX_EDGE), _number(root, "TotalTileWidth", MAX_EDGE)
     if (height is None) != (width is None):
         raise ValueError("TotalTileHeight and TotalTileWidth must both be there or both be missing")
+    postprocessing, ignored = _other(root)
     return Description(
         name=text_of(_text(root, "ModelName"), "ModelName")[:200],
         text=text_of(_text(root, "Description"), "Description"),
@@ -54,6 +87,8 @@ def read(data: bytes) -> Description:
         channels=channels,
         pixel_types=pixel_types,
         scale_by_bit_depth=_flag(root, "ScaleInputsByBitdepth"),
+        postprocessing=postprocessing,
+        ignored=ignored,
     )
 
 
@@ -98,6 +133,17 @@ def _flag(root: ElementTree.Element, name: str) -> bool:
     return text != "false"
 
 
+def _other(root: ElementTree.Element) -> tuple[str, tuple[str, ...]]:
+    """The post-processing, and what is not used."""
+    wanted = _text(root, "Postprocessing")
+    known = _POSTPROCESSINGS.get("".join(wanted.lower().split()))
+    ignored = [] if known else [f"Postprocessing {text_of(wanted[:60], 'Postprocessing')}"]
+    if (handling := _text(root, "ColorHandling")) not in ("", "SplitRgb"):
+        ignored.append(f"ColorHandling {text_of(handling[:60], 'ColorHandling')}")
+    ignored += [text_of(entry.tag[:60], "an element") for entry in root if entry.tag not in _KNOWN]
+    return known or "none", tuple(dict.fromkeys(ignored))
+
+
 def _channels(root: ElementTree.Element) -> tuple[int, tuple[PixelType, ...]]:
     """How many channels the network takes, and the pixel types that all of them allow."""
     total = 0
@@ -120,17 +166,19 @@ def _channels(root: ElementTree.Element) -> tuple[int, tuple[PixelType, ...]]:
     return total, tuple(kind for kind in PIXEL_TYPES if kind in allowed)
 
 
-def _classes(root: ElementTree.Element) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Names and colours in the order of their labels."""
+def _classes(root: ElementTree.Element) -> tuple[tuple[str, ...], tuple[str, ...] | None]:
+    """Names and colours in the order of their labels; None where none has a colour."""
     items = root.findall("TrainingClasses/Item")
     if [item.get("LabelValue", "").strip() for item in items] != [str(n + 1) for n in range(len(items))]:
         raise ValueError("TrainingClasses must have the labels 1, 2, ... in this order")
     names = names_of([item.get("Name", "") for item in items], "TrainingClasses")
+    if not any(item.get(part) for item in items for part in _COLOR_PARTS):
+        return names, None
     return names, colors_of([_color(item) for item in items], "colours of TrainingClasses")
 
 
 def _color(item: ElementTree.Element) -> str:
-    parts = [item.get(name, "") for name in ("colR", "colG", "colB")]
+    parts = [item.get(name, "") for name in _COLOR_PARTS]
     if not all(part.isascii() and part.isdecimal() and len(part) < 4 and int(part) < 256 for part in parts):
         raise ValueError(f"colours of TrainingClasses must be 0 to 255, not {parts}")
     return "#" + "".join(f"{int(part):02X}" for part in parts)

@@ -16,6 +16,7 @@ REGRESSION: Task = "regression"
 PIXEL_TYPES = (PixelType.UINT8, PixelType.UINT16, PixelType.FLOAT32)
 MAX_CLASSES = 255
 MAX_NAME = 200
+MAX_IGNORED = 10
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,10 @@ class Description:
         Channels of the input as the pixel types tell them.
     bgr : bool
         Colour images go in as blue, green, red.
+    postprocessing : str
+        What is done to labels by default.
+    ignored : tuple of str
+        What the package says and is not used here, in words.
     """
 
     name: str
@@ -55,6 +60,17 @@ class Description:
     bgr: bool = True
     channels_last: bool = True
     softmax: bool = False
+    postprocessing: str = "none"
+    ignored: tuple[str, ...] = ()
+
+    def told(self) -> str:
+        """The description for people, with what is not used of the package."""
+        if not self.ignored:
+            return self.text
+        shown = ", ".join(self.ignored[:MAX_IGNORED]) + (
+            " and more" if len(self.ignored) > MAX_IGNORED else ""
+        )
+        return f"{self.text} (Not used of its package: {shown}.)".strip()
 
     def classes(self, count: int) -> tuple[ClassInfo, ...]:
         """The classes, for a network with `count` outputs."""

@@ -80,10 +80,11 @@ def build(
         normalization="none",
         seed=0,
         digest="",
-        description=description.text,
+        description=description.told(),
         pixel_types=description.pixel_types,
         bgr=description.bgr and spec.channels == 3,
         volume=spec.tile_depth > 0,
+        postprocessing=description.postprocessing,
     )
     return seal(card, network, spec, source or {})
 

@@ -72,6 +72,34 @@ def test_a_czseg_has_colours_and_pixel_types() -> None:
     assert (card.border_px, model.spec.scale_by_bit_depth) == (4, False)
 
 
+def test_post_processing_of_a_czseg_is_the_default_and_what_is_not_used_is_told() -> None:
+    card = parsed(tiny.czseg(Postprocessing="Conditional Random Field", ColorHandling="SplitRgb")).card
+    assert (card.postprocessing, card.description) == ("crf", "")
+    plain = parsed(tiny.czseg(Postprocessing="None")).card
+    assert (plain.postprocessing, plain.description) == ("none", "")
+    assert plain.digest == parsed(tiny.czseg()).card.digest != card.digest
+    odd = {
+        "Postprocessing": "Magic",
+        "ColorHandling": "ConvertToMonochrome",
+        "Unheard": "x",
+        "Status": "Trained",
+    }
+    card = parsed(tiny.czseg(Description="Cells.", **odd)).card
+    assert card.postprocessing == "none"
+    assert card.description == (
+        "Cells. (Not used of its package: Postprocessing Magic, ColorHandling ConvertToMonochrome, Unheard.)"
+    )
+    many = {f"Key{number}": number for number in range(30)}
+    told = parsed(tiny.czann(ModelDescription="d", **many)).card.description
+    assert told.startswith("d (Not used of its package: Key0, Key1, ") and told.endswith("Key9 and more.)")
+
+
+def test_a_czseg_without_colours_gets_some() -> None:
+    items = "".join(f'<Item LabelValue="{value}" Name="c{value}" />' for value in (1, 2, 3))
+    classes = parsed(tiny.czseg(TrainingClasses=items)).card.classes
+    assert len({entry.color for entry in classes}) == 3
+
+
 def test_a_czseg_without_a_tile_takes_it_from_the_network() -> None:
     spec = parsed(tiny.czseg(TotalTileHeight="", TotalTileWidth="")).spec
     assert (spec.tile_height, spec.tile_width) == (32, 48)
