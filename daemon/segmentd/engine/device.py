@@ -13,7 +13,6 @@ from segmentd.compute.fast_features import Floats
 from segmentd.compute.normalize import Scale
 from segmentd.engine.predictor import Predictor
 
-
 NOT_A_NUMBER = 255
 
 

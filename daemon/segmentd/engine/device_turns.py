@@ -127,7 +127,7 @@ class DeviceTurns:
                 self._memory.hold(hold, model)
                 self._memory.release(hold)
             except NoRoomError as error:
-                _log.info("a model waits for room", device=self._device.name, model=model.card.id, why=error)
+                _log.info("a model waits for room", device=self._device.name, model=model.card.id, why=str(error))
             except DeviceOutOfMemoryError as error:
                 self._out_of_memory(fare, error, [], may_cut=False)
             except DeviceLostError as error:
@@ -247,16 +247,16 @@ class DeviceTurns:
     ) -> None:
         now, name = self._clock(), self._device.name
         if error.batch and fare.fit.shrink(now, batch, may_cut):
-            _log.info("the device takes less at once", device=name, why=error, batch=fare.fit.batch)
+            _log.info("the device takes less at once", device=name, why=str(error), batch=fare.fit.batch)
             return
         fare.back_off.failed(now, f"is out of memory ({error})")
-        _log.warning("the CPU takes over a model", device=name, why=error)
+        _log.warning("the CPU takes over a model", device=name, why=str(error))
 
     def _lost(self, error: DeviceLostError) -> None:
         """Everything on the device is gone, other models too."""
         self._back_off.failed(self._clock(), f"was lost ({error})")
         self._memory.lost()
-        _log.warning("the CPU takes over from a device", device=self._device.name, why=error)
+        _log.warning("the CPU takes over from a device", device=self._device.name, why=str(error))
 
     def _fare(self, model: Predictor) -> _Fare:
         return self._fares.setdefault(model, _Fare(Fit(self._device.max_batch), BackOff()))

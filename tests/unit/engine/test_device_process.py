@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import gc
-import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -89,10 +89,19 @@ def bench(cpu: CpuLane, model: Path, expected: BandResult) -> Iterator[list[Benc
         one.lane.give_back()
 
 
+def open_links() -> set[str]:
+    """Sockets and memory without a name that are open."""
+    found = set()
+    for path in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):  # what listed the folder is closed by now
+            found.add(str(path.readlink()))
+    return {link for link in found if link.startswith(("socket:", "/memfd:segmentd"))}
+
+
 def test_a_process_that_aborts_is_replaced_after_the_back_off(
     cpu: CpuLane, model: Path, expected: BandResult
 ) -> None:
-    descriptors = sorted(os.listdir("/proc/self/fd"))
+    before = open_links()
     made = Bench(simulated("abort_after:3"), cpu, model, expected)
     assert made.segment().device == "simulated:0"
     done = made.segment()
@@ -108,7 +117,7 @@ def test_a_process_that_aborts_is_replaced_after_the_back_off(
     assert memory is not None and memory.models == ("cells",)
     made.lane.give_back()
     gc.collect()  # exceptions that point at each other
-    assert sorted(os.listdir("/proc/self/fd")) == descriptors
+    assert open_links() <= before
     with pytest.raises(DeviceLostError, match="it is not open"):
         made.device.free_bytes()
 
