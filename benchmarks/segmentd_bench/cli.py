@@ -47,7 +47,13 @@ def throughput(
         Path | None,
         options.file("FILE.segmodel", "Take this model; features, classes and trees are its own then."),
     ] = None,
-    device: options.Device = "auto",
+    device: Annotated[
+        str,
+        typer.Option(
+            help="cpu, cuda (an NVIDIA card; also told as a share of what is possible on paper), "
+            "or auto: what the daemon would take."
+        ),
+    ] = "auto",
     repeats: options.Repeats = 5,
     as_json: options.AsJson = False,
     plot: options.Plot = None,
@@ -62,7 +68,7 @@ def throughput(
     Without --model, a model is trained on strokes in three materials of a synthetic texture; the more
     nodes its forest has, the longer a pixel takes, so compare figures only at like numbers of nodes.
     """
-    options.check_device(device)
+    options.choice("--device", device, options.DEVICES)
     if model is not None:
         features, classes, trees = _of_model(model, features, classes, trees)
     sets = options.choices("--features", features or "basic25", options.FEATURE_SETS)
@@ -73,7 +79,7 @@ def throughput(
     def run() -> outcome.Measured:
         from segmentd_bench import throughput
 
-        matrix = throughput.Matrix(sets, tiles, thread_counts, class_counts, tree_counts)
+        matrix = throughput.Matrix(sets, tiles, thread_counts, class_counts, tree_counts, device)
         return throughput, throughput.run(matrix, throughput.Given(image, model), size, repeats)
 
     outcome.measured(run, as_json, plot)

@@ -127,7 +127,9 @@ class DeviceTurns:
                 self._memory.hold(hold, model)
                 self._memory.release(hold)
             except NoRoomError as error:
-                _log.info("a model waits for room", device=self._device.name, model=model.card.id, why=str(error))
+                _log.info(
+                    "a model waits for room", device=self._device.name, model=model.card.id, why=str(error)
+                )
             except DeviceOutOfMemoryError as error:
                 self._out_of_memory(fare, error, [], may_cut=False)
             except DeviceLostError as error:
