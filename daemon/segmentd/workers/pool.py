@@ -17,7 +17,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from segmentd.errors import Reason, SegmentdError
@@ -90,9 +89,7 @@ class WorkerPool:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
     def call(
@@ -169,11 +166,16 @@ class WorkerPool:
 
 
 class _WorkerGoneError(Exception):
-    """The worker cannot be used again; `fault` is for the caller."""
+    """The worker cannot be used again."""
 
     def __init__(self, reason: Reason, message: str) -> None:
         super().__init__(message)
-        self.fault = SegmentdError(reason, message)
+        self._reason = reason
+
+    @property
+    def fault(self) -> SegmentdError:
+        """For the caller; not kept, since two errors that name each other keep all that their frames hold."""
+        return SegmentdError(self._reason, str(self))
 
 
 class _Worker:
@@ -263,20 +265,18 @@ class _Worker:
 
     def end(self) -> str:
         """Kill the process if it still runs, and tell how it ended."""
-        code: int | None
-        try:
-            # A process that crashed by itself is gone a moment after its end of the socket.
-            code = self._process.wait(0 if self._in_step else 0.2)
-        except subprocess.TimeoutExpired:
+        # A process that crashed by itself is gone a moment after its end of the socket.
+        code = self._exit_code(0 if self._in_step else 0.2)
+        if code is None:
             self._process.kill()
-            code = self._end_of_killed()
+            code = self._exit_code(END_SECONDS)
         self._sock.close()
         self._lifeline.close()
         return "killed, and it does not end" if code is None else _how_it_ended(code)
 
-    def _end_of_killed(self) -> int | None:
+    def _exit_code(self, seconds: float) -> int | None:
         try:
-            return self._process.wait(END_SECONDS)
+            return self._process.wait(seconds)
         except subprocess.TimeoutExpired:
             return None
 
