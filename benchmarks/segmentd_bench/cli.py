@@ -56,7 +56,13 @@ def throughput(
             "FILE", "Weights of VGG19 for deep sets (.h5, from Keras); default: what Keras has cached."
         ),
     ] = None,
-    device: options.Device = "auto",
+    device: Annotated[
+        str,
+        typer.Option(
+            help="cpu, cuda (an NVIDIA card; also told as a share of what is possible on paper), "
+            "or auto: what the daemon would take."
+        ),
+    ] = "auto",
     repeats: options.Repeats = 5,
     as_json: options.AsJson = False,
     plot: options.Plot = None,
@@ -71,7 +77,7 @@ def throughput(
     Without --model, a model is trained on strokes in three materials of a synthetic texture; the more
     nodes its forest has, the longer a pixel takes, so compare figures only at like numbers of nodes.
     """
-    options.check_device(device)
+    options.choice("--device", device, options.DEVICES)
     if model is not None:
         features, classes, trees = _of_model(model, features, classes, trees)
     sets = options.choices(
@@ -84,10 +90,9 @@ def throughput(
     def run() -> outcome.Measured:
         from segmentd_bench import throughput
 
-        matrix = throughput.Matrix(sets, tiles, thread_counts, class_counts, tree_counts)
-        return throughput, throughput.run(
-            matrix, throughput.Given(image, model, vgg19_weights), size, repeats
-        )
+        matrix = throughput.Matrix(sets, tiles, thread_counts, class_counts, tree_counts, device)
+        given = throughput.Given(image, model, vgg19_weights)
+        return throughput, throughput.run(matrix, given, size, repeats)
 
     outcome.measured(run, as_json, plot)
 

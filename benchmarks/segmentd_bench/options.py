@@ -23,7 +23,7 @@ OneFeatureSet = Annotated[str, typer.Option(help="Feature set of the model: basi
 Threads = Annotated[
     int | None, typer.Option(min=1, max=MOST_THREADS, help="Threads that compute; default: all cores.")
 ]
-Device = Annotated[str, typer.Option(help="cpu or auto (cuda is not in this version).")]
+Device = Annotated[str, typer.Option(help="cpu or auto (cards are measured by `throughput` only).")]
 Limit = Annotated[float, typer.Option(min=1, max=86_400, help="Give up after so many seconds.")]
 Folder = Annotated[
     Path | None,
@@ -82,11 +82,9 @@ def threads(text: str) -> list[int]:
 
 
 def check_device(device: str) -> None:
-    """Only the CPU computes in this version."""
+    """Cards are not measured under load."""
     if choice("--device", device, DEVICES) == "cuda":
-        raise refused(
-            "--device", "cuda is not supported in this version, it computes on the CPU only; use cpu"
-        )
+        raise refused("--device", "cuda is measured by `segmentd-bench throughput` only; use cpu")
 
 
 def check_plot(path: Path | None) -> None:

@@ -6,19 +6,20 @@ import itertools
 import math
 import tempfile
 from collections.abc import Iterable, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from segmentd import telemetry
-from segmentd.engine.lane import CpuLane
+from segmentd.engine.lanes import whole_plane
+from segmentd.engine.segmenter import BandResult
+from segmentd.engine.source import ArraySource
 from segmentd.ingest.readers import open_image
 from segmentd.models import bundle
 from segmentd.records import FrameInfo, PlaneIndex, SegmentOptions
 from segmentd.results.store import ResultWriter
 from segmentd.workers import WorkerPool
-from segmentd_bench import machine, measure, report, subjects
+from segmentd_bench import devices, machine, measure, report, subjects
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Matrix:
     threads: Sequence[int]
     classes: Sequence[int]
     trees: Sequence[int]
+    device: str = "cpu"
 
     def __len__(self) -> int:
         values: Iterable[Sequence[object]] = (
@@ -57,6 +59,7 @@ class Given:
 def run(matrix: Matrix, given: Given, size_px: int, repeats: int) -> dict[str, Any]:
     """Run all combinations; the best one's figures are on top of the result."""
     runs = []
+    chosen = devices.choose(matrix.device, given.vgg19_weights)
     with report.progress(len(matrix)) as step:
         for features, classes, trees in itertools.product(matrix.features, matrix.classes, matrix.trees):
             step(f"{features}, {classes} classes, {trees} trees")
@@ -65,7 +68,7 @@ def run(matrix: Matrix, given: Given, size_px: int, repeats: int) -> dict[str, A
                 for index, (tile, threads) in enumerate(itertools.product(matrix.tiles, matrix.threads)):
                     if index:
                         step(f"{features}, {classes} classes, {trees} trees, tile {tile}, {threads} threads")
-                    runs.append(_measure(subject, model, path, (tile, threads), given, repeats))
+                    runs.append(_measure(subject, model, path, (tile, threads), repeats, chosen))
     best = max(runs, key=lambda entry: float(entry["mpx_per_s"]))
     result = {**best, "machine": machine.describe()}
     if len(runs) > 1:
@@ -94,24 +97,34 @@ def _measure(
     model: bundle.Model,
     path: Path,
     how: tuple[int | None, int],
-    given: Given,
     repeats: int,
+    chosen: devices.Chosen,
 ) -> dict[str, Any]:
     tile, threads = how
     options = SegmentOptions(tile_px=tile)
-    with closing(CpuLane(threads, vgg19_weights=given.vgg19_weights)) as lane:
+    with chosen.lane(threads) as lane:
         lane.load(path)
+
+        def segment() -> BandResult:
+            return whole_plane(subject.pixels, lane.segment(path, ArraySource(subject.pixels), options))
+
         before = telemetry.METER.stages()
-        timing = measure.repeated(lambda: lane.segment_array(path, subject.pixels, options), repeats)
+        timing = measure.repeated(segment, repeats)
         after = telemetry.METER.stages()
-        result = lane.segment_array(path, subject.pixels, options)
+        result = segment()
     stages: dict[str, float] = {
         name: (after[name].seconds - (before[name].seconds if name in before else 0.0)) / (repeats + 1)
         for name in ("features", "network", "forest")
         if name in after
     }
     stages |= _files(subject, model, result.labels, result.confidence)
+    speed = subject.megapixels / timing.wall_median
+    expected = chosen.expected(model, subject.pixels, tile)
+    if expected:
+        expected["of_expected"] = round(speed / expected["expected_mpx_per_s"], 3)
     return {
+        "device": chosen.name,
+        **expected,
         "subject": subject.name,
         "features": model.card.feature_set,
         "classes": len(model.card.classes),
@@ -119,7 +132,7 @@ def _measure(
         "inner_nodes": subjects.inner_nodes(model),
         "tile_px": tile,
         "threads": threads,
-        "mpx_per_s": round(subject.megapixels / timing.wall_median, 3),
+        "mpx_per_s": round(speed, 3),
         "mpx_per_cpu_s": round(subject.megapixels / timing.cpu_median, 3),
         "spread_percent": round(timing.spread_percent, 1),
         "repeats": repeats,
@@ -180,6 +193,11 @@ def show(result: dict[str, Any]) -> None:
         rows,
         report.footer(result["machine"]),
     )
+    for entry in result.get("runs", [result]):
+        if "of_expected" in entry:
+            share, most = 100 * entry["of_expected"], entry["expected_mpx_per_s"]
+            limit = entry["expected_limit"]
+            report.line(f"{entry['device']}: {share:.0f} % of {most} Mpx/s, what its {limit} allows on paper")
 
 
 def plot(result: dict[str, Any], path: Path) -> None:

@@ -13,7 +13,7 @@ import tifffile
 
 from segmentd.compute import crf, normalize
 from segmentd.compute.features import feature_names, feature_sets
-from segmentd.engine.predictor import Predictor
+from segmentd.engine.predictor import make_predictor
 from segmentd.engine.segmenter import PlaneJob
 from segmentd.engine.source import ArraySource
 from segmentd.models import bundle, training
@@ -59,7 +59,7 @@ def windows(data: Path) -> list[crf.Window]:
             pixel_type=PixelType(pixels.dtype.name),
         )
         job = PlaneJob(
-            Predictor(bundle.seal(card, forest)), ArraySource(pixels), slice(None), SegmentOptions()
+            make_predictor(bundle.seal(card, forest)), ArraySource(pixels), slice(None), SegmentOptions()
         )
         height, width = pixels.shape[1:]
         scores = job.scores(job.read(0, height), Region(0, 0, height, width))

@@ -23,7 +23,7 @@ from .test_instances import last_line, start_in_vain
 pytestmark = pytest.mark.e2e
 # More than one batch of the simulated device.
 TILE = 32
-FAULTS = ("oom_above:4", "oom_always", "lost_after:10", "nan_after:5", "slow:0.01")
+FAULTS = ("oom_above:4", "oom_always", "lost_after:10", "nan_after:5", "abort_after:10", "slow:0.01")
 
 
 @pytest.fixture(scope="module")

@@ -61,6 +61,10 @@ def test_the_call_exists(name: str) -> None:
     assert set(keywords) <= set(found[positional:])
 
 
+def test_a_card_tells_its_rates() -> None:
+    assert hasattr(cupy.cuda.Device, "attributes")
+
+
 def test_errors_are_where_they_are_caught() -> None:
     assert issubclass(cupy.cuda.memory.OutOfMemoryError, Exception)
     assert issubclass(cupy.cuda.runtime.CUDARuntimeError, RuntimeError)

@@ -49,6 +49,13 @@ def train(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the random forest.")] = 0,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads; default: all cores.")] = None,
+    device: Annotated[
+        str,
+        typer.Option(
+            help="What trains the forest: cpu, or cuda (an NVIDIA card through the extra 'cuml'; the CPU "
+            "where that fails, which is said). Features are computed on the CPU."
+        ),
+    ] = "cpu",
     vgg19_weights: Annotated[
         Path | None,
         typer.Option(
@@ -65,7 +72,18 @@ def train(
     """
     with exits.reported():
         _train(
-            images, labels, out, features, normalization, classes, channel, name, seed, threads, vgg19_weights
+            images,
+            labels,
+            out,
+            features,
+            normalization,
+            classes,
+            channel,
+            name,
+            seed,
+            threads,
+            device,
+            vgg19_weights,
         )
 
 
@@ -80,6 +98,7 @@ def _train(
     name: str | None,
     seed: int,
     threads: int | None,
+    device: str,
     vgg19_weights: Path | None,
 ) -> None:
     from segmentd.cli import show
@@ -93,6 +112,7 @@ def _train(
 
     exits.require_choice("--features", features, feature_sets())
     exits.require_choice("--normalization", normalization, METHODS)
+    exits.require_choice("--device", device, ("cpu", "cuda"))
     if out.suffix != bundle.SUFFIX:
         raise exits.UsageError(f"--out {out}: a model file ends in {bundle.SUFFIX}")
     pairs, unlabelled = match_pairs(images, labels)
@@ -109,9 +129,18 @@ def _train(
         seed,
         threads or usable_cores(),
         vgg19_weights=str(vgg19_weights or ""),
+        on_card=device == "cuda",
     )
+    said = []
     with show.progress("images", len(pairs)) as step, WorkerPool(1) as pool:
-        model = train_model(request, pool, lambda what, done, total: step(done, what))
+
+        def report(what: str, done: int, total: int) -> None:
+            step(done, what)
+            said.append(what)
+
+        model = train_model(request, pool, report)
+    if request.on_card and "cuml" not in model.card.library_versions:
+        show.note(said[-1])
     out.parent.mkdir(parents=True, exist_ok=True)
     bundle.save(model, out)
     _print_scores(model, out)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from segmentd.engine import simulated_device
 from segmentd.engine.device import Device
 from segmentd.engine.device_lane import DeviceLane
+from segmentd.engine.device_process import CHILD, DeviceProcess, Opener
 from segmentd.engine.device_turns import MemoryRules
 from segmentd.engine.lane import CpuLane
 from segmentd.engine.lane_group import LaneGroup
@@ -63,23 +63,36 @@ def devices_of(settings: DeviceSettings) -> tuple[Sequence[Device], str]:
     """
     if settings.prefer == "cpu":
         return [], "device.prefer is cpu"
-    simulated = simulated_device.from_environment()
-    if simulated:
-        return simulated, ""
+    faults = simulated_device.from_environment()
+    if faults:
+        return [_simulated(number, fault) for number, fault in enumerate(faults)], ""
     if not gpu_probe.has_cupy():
         return [], gpu_probe.NO_CUPY
     return _cards()
 
 
 def _cards() -> tuple[Sequence[Device], str]:
-    """Cards that have passed their test in a process of its own; only then is CuPy imported here."""
+    """Cards that have passed their test in a process of its own. CuPy is never imported in this one."""
     from segmentd.engine.cuda_check import find_cards
-    from segmentd.engine.cuda_device import CudaDevice
+    from segmentd.engine.cuda_device import MAX_BATCH
 
     found = find_cards()
     sound = [(number, card) for number, card in enumerate(found.cards) if not card.fault]
     if not sound:
         faults = [f"{card.name}: {card.fault}" for card in found.cards]
         return [], "; ".join(faults) or found.reason
-    cupy = importlib.import_module("cupy")
-    return [CudaDevice(cupy, number, card.name) for number, card in sound], ""
+    return [
+        DeviceProcess(
+            Opener(f"{CHILD}:open_card", {"number": number, "name": card.name}),
+            f"cuda:{number}",
+            card.name,
+            MAX_BATCH,
+        )
+        for number, card in sound
+    ], ""
+
+
+def _simulated(number: int, fault: str) -> Device:
+    opener = Opener(f"{CHILD}:open_simulated", {"number": number, "fault": fault})
+    names = simulated_device.names(simulated_device.parse(fault), number)
+    return DeviceProcess(opener, *names, simulated_device.MAX_BATCH)

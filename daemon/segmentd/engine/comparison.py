@@ -23,7 +23,7 @@ from segmentd.engine.device_turns import MemoryRules
 from segmentd.engine.lane import CpuLane
 from segmentd.engine.lanes import whole_plane
 from segmentd.engine.loaded import ForestJob
-from segmentd.engine.predictor import Predictor
+from segmentd.engine.predictor import make_predictor
 from segmentd.engine.source import ArraySource
 from segmentd.errors import SegmentdError
 from segmentd.models.bundle import Model
@@ -120,9 +120,11 @@ def compare(
         if filters is not None and with_kernels:
             ways.append((ORACLE, partial(by_formulas, filters)))
             ways += [(f"kernel {kernel}", _by_kernel(filters, kernel)) for kernel in runnable_kernels()]
-        ways += [(name, way) for name, way in _devices(cpu, path, filters is not None, settings)]
         expected: list[tuple[Bytes, Bytes]] = []
-        return [_measure(name, way, images, expected) for name, way in ways]
+        found = [_measure(name, way, images, expected) for name, way in ways]
+        for name, way in _devices(cpu, path, filters is not None, settings):
+            found.append(_measure(name, way, images, expected))
+        return found
     finally:
         cpu.close()
 
@@ -147,7 +149,7 @@ def by_formulas(model: Model, pixels: Pixels) -> tuple[Bytes, Bytes]:
 
 def _by_kernel(model: Model, kernel: Kernel) -> Way:
     def run(pixels: Pixels) -> tuple[Bytes, Bytes]:
-        job = ForestJob(Predictor(model, kernel), ArraySource(pixels), slice(None), _options(model))
+        job = ForestJob(make_predictor(model, kernel), ArraySource(pixels), slice(None), _options(model))
         labels, confidence = np.empty((2, *pixels.shape[1:]), np.uint8)
         for rows in job.bands():
             band = job.read(*rows)
@@ -160,7 +162,10 @@ def _by_kernel(model: Model, kernel: Kernel) -> Way:
 
 
 def _devices(cpu: CpuLane, path: Path, forest: bool, settings: DeviceSettings) -> Iterator[tuple[str, Way]]:
-    """The CPU with all threads, and every other device, which must not turn to the CPU."""
+    """The CPU with all threads, and every other device, which must not turn to the CPU.
+
+    A device is given back when the next one is asked for.
+    """
     options = SegmentOptions(border_px=None)
 
     def on_cpu(pixels: Pixels) -> tuple[Bytes, Bytes]:
@@ -177,6 +182,7 @@ def _devices(cpu: CpuLane, path: Path, forest: bool, settings: DeviceSettings) -
             return done.labels, done.confidence
 
         yield device.name, on_device
+        lane.give_back()
 
 
 def _measure(name: str, way: Way, images: Sequence[Pixels], expected: list[tuple[Bytes, Bytes]]) -> Found:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 
@@ -41,8 +42,19 @@ def tell(cupy: ModuleType) -> None:
         with cupy.cuda.Device(number):
             free, total = cupy.cuda.runtime.memGetInfo()
         fault = fault_of(CudaDevice(cupy, number, name))
-        cards.append({"name": name, "free": free, "total": total, "fault": fault})
+        known = {"name": name, "free": free, "total": total, "fault": fault}
+        cards.append({**known, **rates(cupy.cuda.Device(number).attributes)})
     print(json.dumps(cards))
+
+
+def rates(attributes: Mapping[str, int]) -> dict[str, float]:
+    """What the roofline needs, of CUDA's attributes of a card: clocks are in kHz, the bus in bits."""
+    clock, bus = attributes.get("MemoryClockRate", 0), attributes.get("GlobalMemoryBusWidth", 0)
+    return {
+        "multiprocessors": attributes.get("MultiProcessorCount", 0),
+        "clock_hz": 1e3 * attributes.get("ClockRate", 0),
+        "memory_bytes_per_s": 2 * 1e3 * clock * bus / 8,  # twice in a cycle
+    }
 
 
 def fault_of(device: Device) -> str:

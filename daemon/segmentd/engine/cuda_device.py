@@ -6,7 +6,7 @@ arrays and the kernels compiled for the processor.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
@@ -16,10 +16,8 @@ import numpy.typing as npt
 
 from segmentd.compute.cuda import source
 from segmentd.compute.cuda.tiles import TileProgram
-from segmentd.engine.device import DeviceLostError, DeviceOutOfMemoryError, DeviceTile
-from segmentd.engine.predictor import Predictor, TilePredictor
-from segmentd.engine.segmenter import Band, PlaneJob
-from segmentd.records import Region
+from segmentd.engine.device import Batch, DeviceLostError, DeviceOutOfMemoryError, DeviceTile
+from segmentd.engine.predictor import Predictor
 
 MAX_BATCH = 16
 THREADS_PER_BLOCK = 128
@@ -38,7 +36,7 @@ class _Lane:
         self.stream = xp.cuda.Stream(non_blocking=True)
         self._memory: Any = None
         self._size = 0
-        self.pending: tuple[Region, npt.NDArray[np.uint8]] | None = None
+        self.pending: tuple[int, npt.NDArray[np.uint8]] | None = None
 
     def locked(self, dtype: np.dtype[Any], shape: tuple[int, ...], offset: int = 0) -> npt.NDArray[Any]:
         """An array in page-locked memory, `offset` bytes behind its start."""
@@ -69,7 +67,7 @@ class CudaDevice:
         self._xp = xp
         self._number = number
         self._module: Any = None
-        self._programs: dict[TilePredictor, TileProgram] = {}
+        self._programs: dict[Predictor, TileProgram] = {}
         self._lanes: list[_Lane] = []
 
     def open(self) -> None:
@@ -97,41 +95,49 @@ class CudaDevice:
             self._programs.pop(model, None)
             self._xp.get_default_memory_pool().free_all_blocks()
 
-    def run(self, job: PlaneJob, band: Band, cores: Sequence[Region]) -> list[DeviceTile]:
+    def run(self, batch: Batch) -> list[DeviceTile]:
         """Compute a batch: while one tile is computed, the next goes up and the one before comes down."""
-        done: list[DeviceTile] = []
-        with self._errors(len(cores)):
-            program = self._programs.get(job.predictor)
+        done: dict[int, DeviceTile] = {}
+        with self._errors(len(batch.tiles)):
+            program = self._programs.get(batch.model)
             if program is None:
                 raise DeviceLostError("the model is not on the device")
             try:
-                for number, core in enumerate(cores):
+                for number in range(len(batch.tiles)):
                     lane = self._lanes[number % STREAMS]
-                    done += _collected(lane)
-                    self._start(lane, program, job, band, core)
+                    done |= _collected(lane)
+                    self._start(lane, program, batch, number)
                 for lane in self._lanes:
-                    done += _collected(lane)
+                    done |= _collected(lane)
             finally:
                 for lane in self._lanes:
                     lane.pending = None
-        return [_finished(job, band, tile) for tile in done]
+        return [done[number] for number in range(len(batch.tiles))]
 
-    def _start(self, lane: _Lane, program: TileProgram, job: PlaneJob, band: Band, core: Region) -> None:
+    def close(self) -> None:
+        """Give back all memory of the card."""
+        with self._errors(0):
+            self._programs.clear()
+            self._lanes.clear()
+            self._xp.get_default_memory_pool().free_all_blocks()
+
+    def _start(self, lane: _Lane, program: TileProgram, batch: Batch, number: int) -> None:
         """Queue the upload, the kernels and the download of a tile."""
-        tile = job.around(band, core)
-        start = 2 * core.height * core.width  # labels and confidence come before it
+        tile, reach = batch.tiles[number], 2 * batch.model.reach_px
+        height, width = tile.shape[1] - reach, tile.shape[2] - reach
+        start = 2 * height * width  # labels and confidence come before it
         start += -start % 64
         room = lane.locked(np.dtype(np.uint8), (start + tile.nbytes,))
         above = room[start:].view(tile.dtype).reshape(tile.shape)
         above[:] = tile
-        below = room[: 2 * core.height * core.width].reshape(2, core.height, core.width)
+        below = room[: 2 * height * width].reshape(2, height, width)
         with lane.stream:
             pixels = self._xp.empty(tile.shape, tile.dtype)
             pixels.set(above, stream=lane.stream)
-            results = program.run(pixels, job.scale, job.level)
+            results = program.run(pixels, batch.scale, batch.level)
             for result, place in zip(results, below, strict=True):
                 result.get(stream=lane.stream, out=place, blocking=False)
-        lane.pending = core, below
+        lane.pending = number, below
 
     def launch(self, kernel: str, count: int, *arguments: Any) -> None:
         """Start a kernel on the current stream; see `segmentd.compute.cuda.tiles.Launch`."""
@@ -153,21 +159,11 @@ class CudaDevice:
             raise DeviceLostError(str(error)) from error
 
 
-def _finished(job: PlaneJob, band: Band, tile: DeviceTile) -> DeviceTile:
-    """A tile as the job wants it; where confidence is not a number it stays so."""
-    wrong = np.isnan(tile.confidence)
-    whole = np.where(wrong, 0, tile.confidence).astype(np.uint8)
-    done = job.finished(band, tile.region, tile.labels, whole)
-    return DeviceTile(tile.region, done.labels, np.where(wrong, tile.confidence, done.confidence))
-
-
-def _collected(lane: _Lane) -> list[DeviceTile]:
-    """The tile that a stream was working on, if any."""
+def _collected(lane: _Lane) -> dict[int, DeviceTile]:
+    """The tile that a stream was working on, if any, and its number."""
     if lane.pending is None:
-        return []
+        return {}
     lane.stream.synchronize()
-    core, (labels, confidence) = lane.pending
+    number, (labels, confidence) = lane.pending
     lane.pending = None
-    percent = confidence.astype(np.float32)
-    percent[confidence > 100] = np.nan
-    return [DeviceTile(core, labels.copy(), percent)]
+    return {number: DeviceTile(labels.copy(), confidence.copy())}

@@ -9,9 +9,11 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from segmentd.compute.fast_features import Floats
+from segmentd.compute.normalize import Scale
 from segmentd.engine.predictor import Predictor
-from segmentd.engine.segmenter import Band, PlaneJob
-from segmentd.records import Region
+
+NOT_A_NUMBER = 255
 
 
 class DeviceOutOfMemoryError(Exception):
@@ -31,15 +33,31 @@ class DeviceLostError(Exception):
 
 
 @dataclass(frozen=True)
-class DeviceTile:
-    """One core region: labels uint8 (h, w), confidence in percent as float32 (h, w).
+class Batch:
+    """Tiles of one plane that are computed together.
 
-    The confidence is not rounded yet, so that values which are not numbers can be seen.
+    Attributes
+    ----------
+    model : Predictor
+        On the device.
+    scale, level
+        As for `segmentd.compute.fast_features.load`.
+    tiles : sequence of arrays (C, h + 2 reach, w + 2 reach)
+        Pixels, each with what the model reads around them.
     """
 
-    region: Region
+    model: Predictor
+    scale: Scale | None
+    level: Floats
+    tiles: Sequence[npt.NDArray[np.generic]]
+
+
+@dataclass(frozen=True)
+class DeviceTile:
+    """Labels and confidence in percent of a tile: uint8 (h, w); confidence that is no number is 255."""
+
     labels: npt.NDArray[np.uint8]
-    confidence: npt.NDArray[np.float32]
+    confidence: npt.NDArray[np.uint8]
 
 
 class Device(Protocol):
@@ -71,5 +89,8 @@ class Device(Protocol):
     def unload(self, model: Predictor) -> None:
         """Make room."""
 
-    def run(self, job: PlaneJob, band: Band, cores: Sequence[Region]) -> list[DeviceTile]:
-        """Compute a batch of tiles with the job's model. Raises DeviceOutOfMemoryError, DeviceLostError."""
+    def run(self, batch: Batch) -> list[DeviceTile]:
+        """Compute a batch of tiles. Raises DeviceOutOfMemoryError, DeviceLostError."""
+
+    def close(self) -> None:
+        """Give back what it holds; it may be opened again."""

@@ -147,8 +147,13 @@ class DeviceLane:
         """Give up all planes: they end with SHUTTING_DOWN after the batches in work."""
         self._cpu.abandon()
 
+    def give_back(self) -> None:
+        """Give the device back."""
+        self._turns.close()
+
     def close(self) -> None:
         """Stop; tiles in work finish first."""
+        self.give_back()
         self._cpu.close()
 
     def _tiles(self, job: Job, band: Band, trail: Trail) -> Iterator[TileResult]:

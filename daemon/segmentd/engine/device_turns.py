@@ -9,15 +9,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from segmentd import telemetry
 from segmentd.engine.activity import Activity
 from segmentd.engine.device import (
+    NOT_A_NUMBER,
+    Batch,
     Device,
     DeviceLostError,
     DeviceOutOfMemoryError,
-    DeviceTile,
     NoRoomError,
 )
 from segmentd.engine.device_memory import DEFAULT_BUDGET, DeviceMemory, Hold, MemoryState
@@ -128,7 +127,9 @@ class DeviceTurns:
                 self._memory.hold(hold, model)
                 self._memory.release(hold)
             except NoRoomError as error:
-                _log.info("a model waits for room", device=self._device.name, model=model.card.id, why=error)
+                _log.info(
+                    "a model waits for room", device=self._device.name, model=model.card.id, why=str(error)
+                )
             except DeviceOutOfMemoryError as error:
                 self._out_of_memory(fare, error, [], may_cut=False)
             except DeviceLostError as error:
@@ -170,6 +171,12 @@ class DeviceTurns:
         with self._turn, self._losses_noted():
             self._memory.tidy(self._idle_seconds)
 
+    def close(self) -> None:
+        """Give the device back; a batch in work is waited for."""
+        with self._turn:
+            self._memory.lost()
+            self._device.close()
+
     def end(self, trail: Trail) -> None:
         """A plane has ended."""
         with self._turn:
@@ -193,7 +200,7 @@ class DeviceTurns:
             try:
                 with self.activity.piece():
                     self._memory.hold(trail.hold, job.predictor)
-                    tiles = [_checked(tile) for tile in self._device.run(job, band, batch)]
+                    tiles = _run(self._device, job, band, batch)
             except NoRoomError as error:
                 left.extendleft(reversed(batch))
                 self._no_room(error, trail)
@@ -242,23 +249,28 @@ class DeviceTurns:
     ) -> None:
         now, name = self._clock(), self._device.name
         if error.batch and fare.fit.shrink(now, batch, may_cut):
-            _log.info("the device takes less at once", device=name, why=error, batch=fare.fit.batch)
+            _log.info("the device takes less at once", device=name, why=str(error), batch=fare.fit.batch)
             return
         fare.back_off.failed(now, f"is out of memory ({error})")
-        _log.warning("the CPU takes over a model", device=name, why=error)
+        _log.warning("the CPU takes over a model", device=name, why=str(error))
 
     def _lost(self, error: DeviceLostError) -> None:
         """Everything on the device is gone, other models too."""
         self._back_off.failed(self._clock(), f"was lost ({error})")
         self._memory.lost()
-        _log.warning("the CPU takes over from a device", device=self._device.name, why=error)
+        _log.warning("the CPU takes over from a device", device=self._device.name, why=str(error))
 
     def _fare(self, model: Predictor) -> _Fare:
         return self._fares.setdefault(model, _Fare(Fit(self._device.max_batch), BackOff()))
 
 
-def _checked(tile: DeviceTile) -> TileResult:
-    """A tile with confidence in whole percent; values that are not numbers are a fault of the device."""
-    if not np.isfinite(tile.confidence).all():
+def _run(device: Device, job: ForestJob, band: Band, cores: Sequence[Region]) -> list[TileResult]:
+    """Compute tiles; values that are not numbers are a fault of the device."""
+    tiles = [job.around(band, core) for core in cores]
+    found = device.run(Batch(job.predictor, job.scale, job.level, tiles))
+    if any((tile.confidence == NOT_A_NUMBER).any() for tile in found):
         raise DeviceLostError("it returned values that are not numbers")
-    return TileResult(tile.region, tile.labels, np.rint(tile.confidence).astype(np.uint8))
+    return [
+        job.finished(band, core, tile.labels, tile.confidence)
+        for core, tile in zip(cores, found, strict=True)
+    ]

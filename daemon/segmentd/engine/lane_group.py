@@ -110,4 +110,6 @@ class LaneGroup:
 
     def close(self) -> None:
         """Stop; tiles in work finish first."""
+        for lane in self._lanes:
+            lane.give_back()
         self._cpu.close()

@@ -10,7 +10,7 @@ from typing import Protocol
 from segmentd.compute.deep import Extractor
 from segmentd.engine.deep_predictor import DeepPredictor
 from segmentd.engine.network_job import NetworkJob, NetworkRuntime
-from segmentd.engine.predictor import Predictor
+from segmentd.engine.predictor import Predictor, make_predictor
 from segmentd.engine.segmenter import Band, BandResult, PlaneJob, ScoredPlane, TileResult
 from segmentd.engine.source import PlaneSource, bands
 from segmentd.engine.volume_job import VolumeJob
@@ -101,7 +101,7 @@ class LoadedForest:
 
     def __init__(self, model: Model) -> None:
         self.card = model.card
-        self.predictor = Predictor(model)
+        self.predictor = make_predictor(model)
 
     def job(self, source: PlaneSource, channels: slice, options: SegmentOptions) -> ForestJob:
         """Make a plane ready to be computed."""

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from segmentd import telemetry
 from segmentd.compute import fast_features, packets
 from segmentd.compute.fast_features import Floats
-from segmentd.compute.feature_plan import plan_features
+from segmentd.compute.feature_plan import FeaturePlan, plan_features
 from segmentd.compute.features import filter_sets
 from segmentd.compute.normalize import Scale
 from segmentd.models.bundle import Model
@@ -143,20 +143,22 @@ class TilePredictor(ABC):
 
 
 class Predictor(TilePredictor):
-    """A forest on filters, walked by the fastest kernel or the given one."""
+    """A forest on filters, walked by the fastest kernel or the given one; see `make_predictor`."""
 
     tile_px = 512
     step_px = 1
 
-    def __init__(self, model: Model, kernel: packets.Kernel | None = None) -> None:
-        used = np.zeros(model.forest.feature_count, np.bool_)
-        used[model.forest.feature[model.forest.feature >= 0]] = True
-        feature_set = filter_sets()[model.card.feature_set]
-        self.plan = plan_features(feature_set, model.card.channel_count, used)
-        self.reach_px = self.plan.reach_px
-        self.plane_count = self.plan.plane_count
-        forest = packets.compile_forest(model.forest, self.plan.plane_of_feature)
-        super().__init__(model.card, forest, kernel)
+    def __init__(
+        self,
+        card: ModelCard,
+        plan: FeaturePlan,
+        forest: packets.PacketForest,
+        kernel: packets.Kernel | None = None,
+    ) -> None:
+        self.plan = plan
+        self.reach_px = plan.reach_px
+        self.plane_count = plan.plane_count
+        super().__init__(card, forest, kernel)
 
     @property
     def size_bytes(self) -> int:
@@ -184,3 +186,11 @@ class Predictor(TilePredictor):
             fast_features.compute(self.plan, _scratch.features, first, features)
 
         return fill
+
+
+def make_predictor(model: Model, kernel: packets.Kernel | None = None) -> Predictor:
+    """A model on filters, made ready: only the features that its forest looks at are planned."""
+    used = np.zeros(model.forest.feature_count, np.bool_)
+    used[model.forest.feature[model.forest.feature >= 0]] = True
+    plan = plan_features(filter_sets()[model.card.feature_set], model.card.channel_count, used)
+    return Predictor(model.card, plan, packets.compile_forest(model.forest, plan.plane_of_feature), kernel)

@@ -129,8 +129,9 @@ class Scheduler:
 
     def _choose(self, sources: dict[str, deque[_Waiter]]) -> str:
         """The source whose first waiter is next."""
-        heads = [queue[0] for queue in sources.values()]
-        waiting = [Waiting(waiter.model, waiter.overtaken) for waiter in heads]
+        queues = list(sources.values())
+        heads = [queue[0] for queue in queues]
+        waiting = [Waiting(queue[0].model, queue[0].overtaken, len(queue)) for queue in queues]
         chosen = next_in_turn(waiting, self.at_hand)
         for waiter in heads[:chosen]:
             waiter.overtaken += 1

@@ -1,27 +1,39 @@
-"""A device that is none: it computes with the CPU's code and fails on request, for tests and rehearsals."""
+"""A device that is none: it computes with the CPU's code and fails on request, for tests and rehearsals.
+
+The daemon runs it where cards run, too: in a process of its own.
+"""
 
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
-from segmentd.engine.device import DeviceLostError, DeviceOutOfMemoryError, DeviceTile
-from segmentd.engine.predictor import Predictor
-from segmentd.engine.segmenter import Band, PlaneJob
+from segmentd.engine.device import (
+    NOT_A_NUMBER,
+    Batch,
+    DeviceLostError,
+    DeviceOutOfMemoryError,
+    DeviceTile,
+)
+from segmentd.engine.predictor import Cut, Predictor
 from segmentd.errors import ConfigurationError
 from segmentd.records import Region
 
 VARIABLE = "SEGMENTD_FAKE_DEVICE"
 MAX_BATCH = 8
-_FORMS = "oom_above:N, oom_always, lost_after:N, nan_after:N, memory:BYTES or slow:SECONDS"
-FAULTS = ("oom_above", "lost_after", "nan_after", "memory")
+HANG_SECONDS = 24 * 3600.0
+_FORMS = (
+    "oom_above:N, oom_always, lost_after:N, nan_after:N, abort_after:N, hang_after:N, memory:BYTES or "
+    "slow:SECONDS"
+)
+FAULTS = ("oom_above", "lost_after", "nan_after", "abort_after", "hang_after", "memory")
 
 
 @dataclass(frozen=True)
@@ -34,7 +46,8 @@ class Fault:
         `oom_above`: out of memory with more than `number` tiles at once; `oom_always`: with any;
         `lost_after`: gone after `number` batches, until it is opened again; `nan_after`: after so many
         batches its confidence is not a number, until it is opened again; `memory`: models have `number` bytes
-        together; `slow`: each batch takes `number` seconds longer.
+        together; `slow`: each batch takes `number` seconds longer; `abort_after`, `hang_after`: after so many
+        batches its process aborts, or never answers.
     number : float
         As the kind has it.
     """
@@ -43,8 +56,8 @@ class Fault:
     number: float = 0.0
 
 
-def from_environment() -> list[SimulatedDevice]:
-    """The devices that SEGMENTD_FAKE_DEVICE asks for, with commas between them; none where it is not set.
+def from_environment() -> list[str]:
+    """The faults of the devices that SEGMENTD_FAKE_DEVICE asks for; none where it is not set.
 
     Raises
     ------
@@ -52,8 +65,10 @@ def from_environment() -> list[SimulatedDevice]:
         The value has none of the known forms.
     """
     value = os.environ.get(VARIABLE, "")
-    faults = [parse(part) for part in value.split(",")] if value else []
-    return [SimulatedDevice(fault, number=number) for number, fault in enumerate(faults)]
+    faults = value.split(",") if value else []
+    for fault in faults:
+        parse(fault)
+    return faults
 
 
 def parse(value: str) -> Fault:
@@ -67,12 +82,16 @@ def parse(value: str) -> Fault:
     return Fault(match[1] or match[3], float(match[2] or match[4]))
 
 
+def names(fault: Fault, number: int) -> tuple[str, str]:
+    """What results and people call the device."""
+    return f"simulated:{number}", f"simulated device ({fault.kind})"
+
+
 class SimulatedDevice:
     """A device on the CPU; the attributes are those of `segmentd.engine.device.Device`."""
 
     def __init__(self, fault: Fault, sleep: Callable[[float], None] = time.sleep, number: int = 0) -> None:
-        self.name = f"simulated:{number}"
-        self.display_name = f"simulated device ({fault.kind})"
+        self.name, self.display_name = names(fault, number)
         self.max_batch = MAX_BATCH
         self._fault = fault
         self._sleep = sleep
@@ -101,25 +120,37 @@ class SimulatedDevice:
         """Forget a model."""
         self._loaded.discard(model)
 
-    def run(self, job: PlaneJob, band: Band, cores: Sequence[Region]) -> list[DeviceTile]:
+    def run(self, batch: Batch) -> list[DeviceTile]:
         """Compute with the CPU's code, and fail where the fault says so."""
-        if job.predictor not in self._loaded:
+        if batch.model not in self._loaded:
             raise DeviceLostError("the model is not on the device")
         kind, number = self._fault.kind, self._fault.number
-        if kind == "oom_always" or (kind == "oom_above" and len(cores) > number):
-            raise DeviceOutOfMemoryError(len(cores))
-        if kind == "lost_after" and self._batches >= number:
+        if kind == "oom_always" or (kind == "oom_above" and len(batch.tiles) > number):
+            raise DeviceOutOfMemoryError(len(batch.tiles))
+        broken = kind.endswith("_after") and self._batches >= number
+        if broken and kind == "lost_after":
             raise DeviceLostError("as SEGMENTD_FAKE_DEVICE asks for")
+        if broken and kind == "abort_after":
+            os.abort()
+        if broken and kind == "hang_after":
+            self._sleep(HANG_SECONDS)
         if kind == "slow":
             self._sleep(number)
-        broken = kind == "nan_after" and self._batches >= number
         self._batches += 1
-        return [_tile(job, band, core, broken) for core in cores]
+        return [_tile(batch, tile, broken) for tile in batch.tiles]
+
+    def close(self) -> None:
+        """Forget all models."""
+        self._loaded.clear()
 
 
-def _tile(job: PlaneJob, band: Band, core: Region, broken: bool) -> DeviceTile:
-    done = job.run_tile(band, core)
+def _tile(batch: Batch, pixels: npt.NDArray[np.generic], broken: bool) -> DeviceTile:
+    reach = batch.model.reach_px
+    height, width = pixels.shape[1] - 2 * reach, pixels.shape[2] - 2 * reach
+    core = Region(reach, reach, height, width)
+    labels, confidence = batch.model.run(
+        Cut(pixels, core, reach, batch.scale, batch.level, 0, pixels.shape[1])
+    )
     if broken:
-        wrong = np.full(done.confidence.shape, math.nan, np.float32)
-        return DeviceTile(core, np.zeros_like(done.labels), wrong)
-    return DeviceTile(core, done.labels, done.confidence.astype(np.float32))
+        confidence = np.full_like(confidence, NOT_A_NUMBER)
+    return DeviceTile(labels, confidence)

@@ -164,12 +164,12 @@ def refusing(source: str, advice: str) -> Iterator[None]:
 
 def sealed(card: ModelCard, members: Mapping[str, bytes]) -> ModelCard:
     """The card with the digest of the model filled in."""
-    return replace(card, digest=_digest(_manifest(card), members))
+    return replace(card, digest=_digest(manifest_of(card), members))
 
 
 def write_container(card: ModelCard, members: Mapping[str, bytes], path: Path) -> None:
     """Write a model file so that it is either there whole or not at all."""
-    manifest = json.dumps(_manifest(card), indent=1, sort_keys=True).encode()
+    manifest = json.dumps(manifest_of(card), indent=1, sort_keys=True).encode()
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with part.open("wb") as file:
@@ -186,10 +186,11 @@ def read_container(data: bytes, source: str) -> Container:
     members = read_archive(io.BytesIO(data), source, leave_out=TRAINING_FOLDER)
     with refusing(source, _ADVICE):
         manifest = _read_manifest(members.pop(MANIFEST, b""))
-        return Container(_card(manifest), members, source, _digest(manifest, members))
+        return Container(card_of(manifest), members, source, _digest(manifest, members))
 
 
-def _manifest(card: ModelCard) -> dict[str, Any]:
+def manifest_of(card: ModelCard) -> dict[str, Any]:
+    """The card as plain JSON values."""
     fields = {key: value for key, value in asdict(card).items() if value != _LATER.get(key, ...)}
     return {"format": "segmodel", "format_version": FORMAT_VERSION, **fields}
 
@@ -215,7 +216,8 @@ def _read_manifest(data: bytes) -> dict[str, Any]:
     return manifest
 
 
-def _card(manifest: dict[str, Any]) -> ModelCard:
+def card_of(manifest: dict[str, Any]) -> ModelCard:
+    """The card of what `manifest_of` made; ValueError, KeyError or TypeError where it is none."""
     fields = {key: manifest[key] for key in ModelCard.__dataclass_fields__ if key not in _LATER}
     fields.update({key: manifest[key] for key in _LATER if key in manifest})
     fields["classes"] = tuple(ClassInfo(**entry) for entry in fields["classes"])

@@ -1,11 +1,13 @@
 """Which models stay in a device's memory. Pure: told sizes, times and free memory; loads nothing itself.
 
-What was used longest ago goes first. A model that a plane is computed with has a lease and never goes; a
-pinned one goes only when it is asked to, or when the device is lost.
+What was used least of late goes first: each use counts, half as much with every few planes that have come
+since, so of models used once the one used longest ago. A model that a plane is computed with has a lease and
+never goes; a pinned one goes only when it is asked to, or when the device is lost.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
@@ -16,6 +18,8 @@ Key = TypeVar("Key", bound=Hashable)
 
 # How many planes that came later may go before a plane whose model is not in memory.
 MOST_OVERTAKING = 8
+# A use of a model counts half as much after so many planes.
+HALF_LIFE_PLANES = 3.0
 
 
 class Verdict(Enum):
@@ -37,6 +41,28 @@ class Answer(Generic[Key]):
 
     verdict: Verdict
     evict: tuple[Key, ...] = ()
+
+
+class _Uses(Generic[Key]):
+    """How much each model was used of late, whether it is resident or not."""
+
+    def __init__(self) -> None:
+        self._planes = 0
+        self._sums: dict[Key, tuple[float, int]] = {}  # and the number of the plane that it was right for
+
+    def note(self, key: Key) -> None:
+        """A plane came."""
+        self._planes += 1
+        self._sums[key] = (self.of(key) + 1.0, self._planes)
+
+    def of(self, key: Key) -> float:
+        """What the uses of a model count now."""
+        total, plane = self._sums.get(key, (0.0, 0))
+        return total * math.exp2((plane - self._planes) / HALF_LIFE_PLANES)
+
+    def forget(self, key: Key) -> None:
+        """Nobody will ask for the model again."""
+        self._sums.pop(key, None)
 
 
 @dataclass
@@ -65,6 +91,7 @@ class Residency(Generic[Key]):
         self.loads = 0
         self._resident: dict[Key, _Resident] = {}
         self._pinned: set[Key] = set()
+        self._uses: _Uses[Key] = _Uses()
 
     @property
     def held_bytes(self) -> int:
@@ -106,6 +133,7 @@ class Residency(Generic[Key]):
         if there is not None:
             there.leases += 1
             self._use(key, now)
+            self._uses.note(key)
             return Answer(Verdict.READY)
         fixed = sum(model.size for other, model in self._resident.items() if other in self._pinned)
         if size + fixed > self.budget_bytes:
@@ -115,6 +143,7 @@ class Residency(Generic[Key]):
             return Answer(Verdict.WAIT)
         self._take_off(evict)
         self._resident[key] = _Resident(size, now, leases=1)
+        self._uses.note(key)
         self.loads += 1
         return Answer(Verdict.LOAD, tuple(evict))
 
@@ -140,6 +169,7 @@ class Residency(Generic[Key]):
             return False
         self._pinned.discard(key)
         self._resident.pop(key, None)
+        self._uses.forget(key)
         return True
 
     def drop(self, key: Key) -> None:
@@ -182,7 +212,8 @@ class Residency(Generic[Key]):
 
     def _goers(self) -> list[Key]:
         """Who may go, in the order in which they do."""
-        return [k for k in self.models() if k not in self._pinned and not self._resident[k].leases]
+        free = [k for k in self.models() if k not in self._pinned and not self._resident[k].leases]
+        return sorted(free, key=self._uses.of)
 
     def _to_make_room(
         self, limit: int, wanted: Sequence[Key] = (), as_far_as_possible: bool = False
@@ -206,17 +237,29 @@ class Residency(Generic[Key]):
 
 @dataclass(frozen=True)
 class Waiting(Generic[Key]):
-    """A plane that waits for its turn: its model, and how many planes behind it have gone before it."""
+    """A plane that waits for its turn.
+
+    Attributes
+    ----------
+    model : hashable
+        What it is computed with.
+    overtaken : int
+        How many planes behind it have gone before it.
+    planes : int
+        Planes that stand for this one's turn, itself and those behind it in a queue of the same model.
+    """
 
     model: Key
     overtaken: int = 0
+    planes: int = 1
 
 
 def next_in_turn(waiting: Sequence[Waiting[Key]], resident: Callable[[Key], bool]) -> int:
     """Which of the waiting planes to compute next: planes of resident models first, so that models stay.
 
-    Where no model is resident, the one that most planes wait for. No plane is overtaken more than
-    `MOST_OVERTAKING` times.
+    Of those the model that fewest planes wait for: it is done with soonest, and can go then, while more may
+    come for the others. Where no model is resident, or all are, the first one. No plane is overtaken more
+    than `MOST_OVERTAKING` times.
 
     Parameters
     ----------
@@ -230,10 +273,13 @@ def next_in_turn(waiting: Sequence[Waiting[Key]], resident: Callable[[Key], bool
     int
         Index of the plane.
     """
+    there = [resident(plane.model) for plane in waiting]
     fixed = (i for i, plane in enumerate(waiting) if plane.overtaken >= MOST_OVERTAKING)
-    open_to_choice = waiting[: next(fixed, len(waiting) - 1) + 1]
-    for i, plane in enumerate(open_to_choice):
-        if resident(plane.model):
-            return i
-    counts = Counter(plane.model for plane in waiting)
-    return max(range(len(open_to_choice)), key=lambda i: (counts[waiting[i].model], -i))
+    open_to_choice = range(next(fixed, len(waiting) - 1) + 1)
+    if all(there):
+        return 0
+    planes: Counter[Key] = Counter()
+    for plane in waiting:
+        planes[plane.model] += plane.planes
+    drained = (i for i in open_to_choice if there[i])
+    return min(drained, key=lambda i: planes[waiting[i].model], default=0)

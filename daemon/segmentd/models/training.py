@@ -25,6 +25,8 @@ from segmentd.compute.forest import ForestArrays
 from segmentd.compute.normalize import Scale
 from segmentd.compute.tiling import cover, cut
 from segmentd.errors import Reason, SegmentdError
+from segmentd.models import cuml_forest
+from segmentd.models.cuml_forest import CumlError, Fitted
 from segmentd.records import Region
 
 TREES = 25
@@ -44,11 +46,15 @@ class Samples:
 
 @dataclass(frozen=True)
 class TrainedForest:
-    """A forest, its training scores (plain JSON values) and the versions that made it."""
+    """A forest, its training scores (plain JSON values) and the versions that made it.
+
+    `note` says why it was not trained where it should have been; empty where it was.
+    """
 
     forest: ForestArrays
     scores: dict[str, Any]
     library_versions: dict[str, str]
+    note: str = ""
 
 
 def collect(
@@ -129,10 +135,12 @@ def train(
     seed: int = 0,
     threads: int = 1,
     trees: int = TREES,
+    on_card: bool = False,
 ) -> TrainedForest:
     """Train a random forest of fully grown trees.
 
-    The result depends on samples, seed and library versions only, not on `threads`.
+    The result depends on samples, seed and library versions only, not on `threads`; with `on_card` also on
+    whether cuML could train it, else scikit-learn does.
 
     Raises
     ------
@@ -147,25 +155,36 @@ def train(
             f"labels need at least two classes, each with labelled pixels: classes without any: {missing}, "
             f"highest label value {len(counts)}, classes named {class_count}",
         )
+    fitted, note = None, ""
+    if on_card:
+        try:
+            fitted = cuml_forest.fit(samples.features, samples.labels, class_count, seed, trees)
+        except CumlError as error:
+            note = f"{error}; trained by scikit-learn on the CPU"
+    fitted = fitted or _by_scikit_learn(samples, seed, threads, trees)
+    scores = _out_of_bag(fitted.votes, samples.labels, class_count)
+    scores["labelled_pixels"] = [int(count) for count in counts]
+    # Filters that coincide have one name and stand in several columns.
+    shares = dict.fromkeys(feature_names, 0.0)
+    for name, importance in zip(feature_names, fitted.importances, strict=True):
+        shares[name] += float(importance)
+    scores["feature_importance"] = {name: round(share, 6) for name, share in shares.items()}
+    return TrainedForest(fitted.forest, scores, library_versions() | fitted.library_versions, note)
+
+
+def _by_scikit_learn(samples: Samples, seed: int, threads: int, trees: int) -> Fitted:
     classifier = RandomForestClassifier(n_estimators=trees, random_state=seed, oob_score=True, n_jobs=threads)
     with warnings.catch_warnings():
         # A pixel that every tree drew has no out-of-bag vote; `_out_of_bag` leaves it out.
         warnings.filterwarnings("ignore", message="Some inputs do not have OOB scores")
         classifier.fit(samples.features, samples.labels)
-    scores = _out_of_bag(classifier, samples.labels, class_count)
-    scores["labelled_pixels"] = [int(count) for count in counts]
-    # Filters that coincide have one name and stand in several columns.
-    shares = dict.fromkeys(feature_names, 0.0)
-    for name, importance in zip(feature_names, classifier.feature_importances_, strict=True):
-        shares[name] += float(importance)
-    scores["feature_importance"] = {name: round(share, 6) for name, share in shares.items()}
-    return TrainedForest(forest_arrays(classifier), scores, library_versions())
+    votes, importances = classifier.oob_decision_function_, classifier.feature_importances_
+    return Fitted(forest_arrays(classifier), votes, importances)
 
 
 def _out_of_bag(
-    classifier: RandomForestClassifier, labels: npt.NDArray[np.uint8], class_count: int
+    votes: npt.NDArray[np.float64], labels: npt.NDArray[np.uint8], class_count: int
 ) -> dict[str, Any]:
-    votes = classifier.oob_decision_function_
     voted = np.isfinite(votes).all(axis=1) & (votes.sum(axis=1) > 0)
     truth = labels[voted].astype(np.intp) - 1
     guess = votes[voted].argmax(axis=1)

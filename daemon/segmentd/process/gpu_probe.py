@@ -16,12 +16,19 @@ NO_CUPY = "CuPy is not installed: install segmentd with the extra `gpu` or `gpu1
 
 @dataclass(frozen=True)
 class Card:
-    """A graphics card: what it calls itself, free and all memory in bytes, why it is not to be used."""
+    """A graphics card.
+
+    What it calls itself, free and all memory in bytes, why it is not to be used; how many multiprocessors it
+    has, their clock, and bytes a second of its memory, 0 where it does not tell.
+    """
 
     name: str
     free: int
     total: int
     fault: str = ""
+    multiprocessors: int = 0
+    clock_hz: float = 0.0
+    memory_bytes_per_s: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -163,8 +163,29 @@ def model_message(entry: ModelEntry, device: str) -> model_service_pb2.Model:
     message.postprocessing = card.postprocessing
     if card.scores:
         message.scores.CopyFrom(scores_message(card.scores))
+    if card.verification.get("digest") == card.digest:  # else it was about another content
+        message.verification.CopyFrom(verification_message(card.verification))
     if card.created:
         message.create_time.FromJsonString(card.created)
+    return message
+
+
+def verification_message(verdict: Mapping[str, Any]) -> model_service_pb2.Verification:
+    """What `segmentd verify` keeps in a card; empty where the file says something else."""
+    message = model_service_pb2.Verification()
+    try:
+        message.verify_time.FromJsonString(verdict["time"])
+        message.agrees = verdict["agree"]
+        message.compared_with = verdict["compared_with"]
+        for device in verdict["devices"]:
+            message.devices.add(
+                name=device["name"],
+                equal_share=device["equal_labels"],
+                confidence_difference=device["largest_confidence_difference"],
+                fault=device["fault"],
+            )
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return model_service_pb2.Verification()
     return message
 
 

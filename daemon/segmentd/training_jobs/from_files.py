@@ -45,7 +45,8 @@ class TrainingPair:
 class TrainingRequest:
     """What to train: pairs, and the settings of the model (see `ModelCard`).
 
-    `vgg19_weights` is the file of weights for deep features; empty for what Keras has cached.
+    `vgg19_weights` is the file of weights for deep features; empty for what Keras has cached. `on_card`: a
+    graphics card trains the forest where it can.
     """
 
     pairs: Sequence[TrainingPair]
@@ -59,6 +60,7 @@ class TrainingRequest:
     description: str = ""
     postprocessing: str = "none"
     vgg19_weights: str = ""
+    on_card: bool = False
 
 
 def _bad(message: str, **metadata: str) -> SegmentdError:
@@ -140,7 +142,7 @@ def train_model(
     joined = training.Samples(
         np.concatenate([part.features for part in samples]), np.concatenate([part.labels for part in samples])
     )
-    return _fit(request, feature_set, joined, first, channel, deep)
+    return _fit(request, feature_set, joined, first, channel, deep, report)
 
 
 def _deep_features(request: TrainingRequest, feature_set: AnyFeatureSet) -> DeepFeatures | None:
@@ -157,15 +159,19 @@ def _fit(
     frame: FrameInfo,
     channel: tuple[str, int] | None,
     deep: DeepFeatures | None,
+    report: Report,
 ) -> bundle.Model:
     highest = int(samples.labels.max(initial=0))
     classes = request.classes or tuple(
         ClassInfo(value, f"class {value}", default_color(value)) for value in range(1, highest + 1)
     )
     names = (channel[0],) if channel else frame.channel_names
+    features = feature_names(feature_set, names)
     trained = training.train(
-        samples, len(classes), feature_names(feature_set, names), request.seed, request.threads
+        samples, len(classes), features, request.seed, request.threads, on_card=request.on_card
     )
+    if trained.note:
+        report(trained.note, len(request.pairs), len(request.pairs))
     card = ModelCard(
         id=bundle.slug(request.display_name),
         display_name=request.display_name,

@@ -30,7 +30,8 @@ def main(work_fd: int, lifeline_fd: int, memory_bytes: int, packages: tuple[str,
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     _die_with_daemon(lifeline_fd)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    if memory_bytes:
+        resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     faulthandler.enable()
     sock = socket.socket(fileno=work_fd)
     wire.send(sock, {"ready": True})

@@ -17,7 +17,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from segmentd.errors import Reason, SegmentdError
@@ -25,6 +24,9 @@ from segmentd.workers import wire
 
 START_SECONDS = 60.0
 CALLS_PER_WORKER = 2000
+ADVICE = "the file may be damaged"
+# A process that was killed while it waits for a driver or a share that hangs may never end.
+END_SECONDS = 10.0
 MAX_TEXT = 4000
 REASONS = frozenset(Reason)
 GIB = 1 << 30
@@ -48,11 +50,15 @@ class WorkerPool:
     size : int
         Processes at the same time; further calls wait for a free one.
     memory_bytes : int
-        Address space of one process. A call that needs more fails with `WORKER_MEMORY`.
+        Address space of one process; 0 is no limit. A call that needs more fails with `WORKER_MEMORY`.
     deadline_seconds : float
         Time for one call, unless the call says otherwise; the process is killed after it.
     packages : tuple of str
         The packages whose functions may be called.
+    calls_per_worker : int, optional
+        After so many calls a process is replaced; None where it keeps what later calls need.
+    advice : str
+        What messages of crashes and deadlines end in.
     """
 
     def __init__(
@@ -61,12 +67,16 @@ class WorkerPool:
         memory_bytes: int = 6 * GIB,
         deadline_seconds: float = 60.0,
         packages: tuple[str, ...] = ("segmentd",),
+        calls_per_worker: int | None = CALLS_PER_WORKER,
+        advice: str = ADVICE,
     ) -> None:
         if size < 1:
             raise ValueError(f"size = {size}: must be >= 1")
         self._memory_bytes = memory_bytes
         self._deadline_seconds = deadline_seconds
         self._packages = packages
+        self._calls_per_worker = calls_per_worker
+        self._advice = advice
         self._lock = threading.Lock()
         self._size = size
         self._closed = False
@@ -79,9 +89,7 @@ class WorkerPool:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
     def call(
@@ -122,7 +130,7 @@ class WorkerPool:
         except _WorkerGoneError as error:
             raise self._closed_fault() if self._closed else error.fault from error
         finally:
-            if worker is not None and not worker.usable:
+            if worker is not None and not worker.usable(self._calls_per_worker):
                 self._discard(worker)
                 worker = None
             self._slots.put(worker)
@@ -143,7 +151,7 @@ class WorkerPool:
         with self._lock:
             if self._closed:
                 raise self._closed_fault()
-            worker = _Worker(self._memory_bytes, self._packages)
+            worker = _Worker(self._memory_bytes, self._packages, self._advice)
             self._running.add(worker)
         return worker
 
@@ -158,17 +166,23 @@ class WorkerPool:
 
 
 class _WorkerGoneError(Exception):
-    """The worker cannot be used again; `fault` is for the caller."""
+    """The worker cannot be used again."""
 
     def __init__(self, reason: Reason, message: str) -> None:
         super().__init__(message)
-        self.fault = SegmentdError(reason, message)
+        self._reason = reason
+
+    @property
+    def fault(self) -> SegmentdError:
+        """For the caller; not kept, since two errors that name each other keep all that their frames hold."""
+        return SegmentdError(self._reason, str(self))
 
 
 class _Worker:
     """One child process and the socket to it."""
 
-    def __init__(self, memory_bytes: int, packages: tuple[str, ...]) -> None:
+    def __init__(self, memory_bytes: int, packages: tuple[str, ...], advice: str) -> None:
+        self._advice = advice
         self._sock, child_sock = socket.socketpair()
         # Nothing is ever sent on the lifeline. The kernel kills the worker when this end is closed, be it
         # by us or because the daemon is gone, whatever the worker is doing then.
@@ -188,9 +202,8 @@ class _Worker:
                 start_new_session=True,  # Ctrl-C at a terminal must not reach it
             )
 
-    @property
-    def usable(self) -> bool:
-        return self._in_step and self._calls < CALLS_PER_WORKER
+    def usable(self, most_calls: int | None) -> bool:
+        return self._in_step and (most_calls is None or self._calls < most_calls)
 
     def ask(self, request: dict[str, Any], fds: Sequence[int], seconds: float, subject: str) -> Reply:
         self._in_step = False
@@ -206,13 +219,13 @@ class _Worker:
                 raise self._fault(message["fault"], subject)
             arrays = wire.map_arrays(message.get("arrays"), received[0] if received else None)
         except TimeoutError as error:
-            text = f"{subject}not done after {seconds:g} seconds, given up; the file may be damaged"
+            text = f"{subject}not done after {seconds:g} seconds, given up; {self._advice}"
             raise _WorkerGoneError(Reason.WORKER_DEADLINE, text) from error
         except wire.BrokenWireError as error:
             text = f"{subject}the worker process answered with {error}; it was replaced"
             raise _WorkerGoneError(Reason.WORKER_CRASHED, text) from error
         except (EOFError, ConnectionError) as error:
-            text = f"{subject}the worker process crashed ({self.end()}); the file may be damaged"
+            text = f"{subject}the worker process crashed ({self.end()}); {self._advice}"
             raise _WorkerGoneError(Reason.WORKER_CRASHED, text) from error
         finally:
             wire.close_all(received)
@@ -252,15 +265,20 @@ class _Worker:
 
     def end(self) -> str:
         """Kill the process if it still runs, and tell how it ended."""
-        try:
-            # A process that crashed by itself is gone a moment after its end of the socket.
-            code = self._process.wait(0 if self._in_step else 0.2)
-        except subprocess.TimeoutExpired:
+        # A process that crashed by itself is gone a moment after its end of the socket.
+        code = self._exit_code(0 if self._in_step else 0.2)
+        if code is None:
             self._process.kill()
-            code = self._process.wait()
+            code = self._exit_code(END_SECONDS)
         self._sock.close()
         self._lifeline.close()
-        return _how_it_ended(code)
+        return "killed, and it does not end" if code is None else _how_it_ended(code)
+
+    def _exit_code(self, seconds: float) -> int | None:
+        try:
+            return self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return None
 
 
 def _how_it_ended(code: int) -> str:

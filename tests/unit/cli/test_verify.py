@@ -10,11 +10,13 @@ import pytest
 import tifffile
 from typer.testing import CliRunner
 
+from segmentctl.cli.models import verdict_text
 from segmentd.cli.main import app
 from segmentd.compute.packets.choice import runnable_kernels
 from segmentd.engine import comparison, simulated_device
 from segmentd.engine.comparison import Found
 from segmentd.models import bundle
+from segmentd.rpc import convert
 
 from .. import tiny_model
 
@@ -48,6 +50,11 @@ def test_every_kernel_and_device_gives_the_same_labels(
     assert card.verification["agree"] is True
     assert card.verification["digest"] == card.digest
     assert card.verification["images"] == ["a.tif"]
+    shown = convert.verification_message(card.verification)
+    assert shown.agrees
+    assert {device.name for device in shown.devices} > {shown.compared_with}
+    assert "the same labels as plain formulas" in verdict_text(shown)
+    assert not convert.verification_message({"time": "soon"}).devices
     # Said once more, with a made-up image, in a table.
     code, text = run(model, "--no-store")
     assert code == 0 and "The same labels everywhere" in text and "not asked to" in text
@@ -61,11 +68,12 @@ def test_a_device_that_fails_is_told(model: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_wrong_device_is_found_out(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(simulated_device.VARIABLE, "slow:0")
+    device = simulated_device.SimulatedDevice(simulated_device.parse("slow:0"))
+    monkeypatch.setattr(comparison, "devices_of", lambda settings: ([device], ""))
     right = simulated_device._tile
 
-    def one_wrong_row(job, band, core, broken):
-        tile = right(job, band, core, broken)
+    def one_wrong_row(batch, pixels, broken):
+        tile = right(batch, pixels, broken)
         tile.labels[3] = 3 - tile.labels[3]
         return tile
 

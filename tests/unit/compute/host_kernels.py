@@ -22,9 +22,10 @@ class HostKernels:
     def __init__(self, folder: Path) -> None:
         assert COMPILER is not None
         text, library = folder / "kernels.cpp", folder / "kernels.so"
-        text.write_text(source(), encoding="utf-8")
-        options = ("-O2", "-ffp-contract=off", "-shared", "-fPIC", "-Wall", "-Werror")
-        subprocess.run([COMPILER, *options, text, "-o", library, "-lm"], check=True)
+        if not library.exists():
+            text.write_text(source(), encoding="utf-8")
+            options = ("-O2", "-ffp-contract=off", "-shared", "-fPIC", "-Wall", "-Werror")
+            subprocess.run([COMPILER, *options, text, "-o", library, "-lm"], check=True)
         loaded = ctypes.CDLL(str(library))
         self._functions = {name: getattr(loaded, name) for name in KERNELS}
         self.started = 0

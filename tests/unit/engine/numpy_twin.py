@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import nullcontext
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -55,6 +55,15 @@ class Stream:
         for task in self.queue:
             task()
         self.queue.clear()
+
+
+class TwinCard(nullcontext[None]):
+    attributes: ClassVar[dict[str, int]] = {
+        "MultiProcessorCount": 24,
+        "ClockRate": 2_400_000,
+        "MemoryClockRate": 8_500_000,
+        "GlobalMemoryBusWidth": 128,
+    }
 
 
 class Twin:
@@ -110,7 +119,6 @@ class Twin:
         self.streams.append(Stream(non_blocking))
         return self.streams[-1]
 
-    @contextmanager
     def _device(self, number: int) -> Any:
         self.opened.append(number)
-        yield
+        return TwinCard()

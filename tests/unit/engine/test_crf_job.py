@@ -15,7 +15,7 @@ from segmentd.compute.features import feature_names, feature_sets
 from segmentd.engine import crf_job, network_scores
 from segmentd.engine.lane import CpuLane
 from segmentd.engine.loaded import make_ready
-from segmentd.engine.predictor import Predictor
+from segmentd.engine.predictor import make_predictor
 from segmentd.engine.refiner import Refiner
 from segmentd.engine.segmenter import PlaneJob
 from segmentd.engine.source import ArraySource
@@ -146,7 +146,7 @@ def test_pixels_that_are_no_numbers_stay_unlabelled(lane: CpuLane, model: Path) 
 
 
 def test_the_forest_tells_its_scores(model: Path, lane: CpuLane) -> None:
-    job = PlaneJob(Predictor(bundle.load(model)), ArraySource(PLANE), slice(None), SegmentOptions())
+    job = PlaneJob(make_predictor(bundle.load(model)), ArraySource(PLANE), slice(None), SegmentOptions())
     scores = job.scores(job.read(40, 200), Region(50, 33, 101, 77))
     assert scores.shape == (2, 101, 77) and scores.dtype == np.float32
     np.testing.assert_allclose(scores.sum(axis=0), 1, atol=1e-6)

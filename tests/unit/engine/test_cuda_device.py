@@ -138,6 +138,7 @@ def test_cards_are_tried_before_they_are_used(
     cuda_check.tell(Twin(kernels))  # type: ignore[arg-type]
     sound = json.loads(capsys.readouterr().out)
     assert [(card["name"], card["fault"]) for card in sound] == [("twin 0", ""), ("twin 1", "")]
+    assert sound[0]["memory_bytes_per_s"] == 272e9
 
 
 def test_a_card_with_wrong_labels_is_found_out(kernels: HostKernels) -> None:

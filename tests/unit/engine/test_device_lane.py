@@ -10,7 +10,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from segmentd.engine import choice, simulated_device
-from segmentd.engine.device import DeviceLostError, DeviceOutOfMemoryError, DeviceTile
+from segmentd.engine.device import Batch, DeviceLostError, DeviceOutOfMemoryError, DeviceTile
 from segmentd.engine.device_lane import DeviceLane
 from segmentd.engine.lane import CpuLane
 from segmentd.engine.segmenter import BandResult, Tally
@@ -52,9 +52,9 @@ class Bench:
         self.lane.load(model)
         self.expected = cpu.segment_array(model, PLANE[:, :, :], SegmentOptions())
 
-    def _counted(self, job, band, cores) -> list[DeviceTile]:
-        self.batches.append(len(cores))
-        return self._run(job, band, cores)
+    def _counted(self, batch: Batch) -> list[DeviceTile]:
+        self.batches.append(len(batch.tiles))
+        return self._run(batch)
 
     def segment(self, options: SegmentOptions = SMALL_TILES) -> tuple[str, str]:
         """Segment the plane, compare with the CPU, and return device and reason."""
@@ -116,10 +116,10 @@ def test_memory_that_one_model_lacks_is_not_denied_to_another(
 ) -> None:
     made = bench("slow:0")
 
-    def too_large(job, band, cores) -> list[DeviceTile]:
-        if job.predictor.card.id == "large":
-            raise DeviceOutOfMemoryError(len(cores))
-        return made._run(job, band, cores)
+    def too_large(batch: Batch) -> list[DeviceTile]:
+        if batch.model.card.id == "large":
+            raise DeviceOutOfMemoryError(len(batch.tiles))
+        return made._run(batch)
 
     made.device.run = too_large  # type: ignore[method-assign]
     small, large = made.model, tiny_model.save(tmp_path / "large.segmodel", "large", seed=1)
@@ -156,7 +156,7 @@ def test_a_device_that_stays_away_is_tried_less_and_less_often(bench: Callable[.
     made = bench("slow:0")
     tries: list[float] = []
 
-    def gone(job, band, cores) -> list[DeviceTile]:
+    def gone(batch: Batch) -> list[DeviceTile]:
         tries.append(made.now)
         raise DeviceLostError("it has fallen off the bus")
 

@@ -10,7 +10,7 @@ from segmentctl.cli.connection import connected
 from segmentctl.cli.listing import AsJson, id_of, print_json, show
 
 if TYPE_CHECKING:
-    from segmentd.v1.model_service_pb2 import Model
+    from segmentd.v1.model_service_pb2 import Model, Verification
 
 app = typer.Typer(help="Look up models, take them in, change them, and go back.", no_args_is_help=True)
 
@@ -131,5 +131,15 @@ def _facts(model: Model) -> list[tuple[str, str]]:
         ("made", made),
         ("digest", model.digest),
         ("VGG19 weights", model.weights_sha256),
+        ("verified", verdict_text(model.verification) if model.HasField("verification") else ""),
     ]
     return [(what, value) for what, value in facts if value]
+
+
+def verdict_text(found: Verification) -> str:
+    """Whether all devices gave the same labels, and what each of them did."""
+    shares = ((one.name, one.fault or f"{100 * one.equal_share:.4f} % equal") for one in found.devices)
+    devices = ", ".join(f"{name}: {share}" for name, share in shares)
+    when = found.verify_time.ToDatetime().strftime("%Y-%m-%d %H:%M UTC")
+    what = "the same labels" if found.agrees else "NOT the same labels"
+    return f"{what} as {found.compared_with} ({when}) - {devices}"
