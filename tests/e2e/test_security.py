@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import shutil
 import socket
 import ssl
 import stat
 import struct
+import threading
 import tomllib
 import warnings
 from collections.abc import Iterator
@@ -20,6 +22,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from segmentctl import Client, DaemonError
+from segmentd.v1 import model_service_pb2 as model_pb
+from segmentd.v1 import model_service_pb2_grpc as model_pb_grpc
 
 from .certificates import Authority, Pair
 from .daemon import DaemonProcess, free_port, run, run_here, wait_until
@@ -37,6 +41,12 @@ class Guarded:
     authority: Authority
     socket: Path
     tokens: dict[str, str]
+
+    def channel(self) -> grpc.Channel:
+        return grpc.insecure_channel(f"unix:{self.socket}")
+
+    def bearer(self, scope: str) -> list[tuple[str, str]]:
+        return [("authorization", f"Bearer {self.tokens[scope]}")]
 
     def client(self, scope: str = "", **more: str | Path) -> Client:
         token = self.tokens.get(scope)
@@ -305,12 +315,71 @@ def test_messages_and_metadata_beyond_the_limits_are_refused(guarded: Guarded) -
         found: grpc.StatusCode = caught.value.code()
         return found
 
-    with grpc.insecure_channel(f"unix:{guarded.socket}") as channel:
+    with guarded.channel() as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         overhead = 5  # bytes of the field's tag and length
         assert code(4 * _MIB - overhead) is grpc.StatusCode.NOT_FOUND  # taken, and no such service
         assert code(4 * _MIB - overhead + 1) is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert code(1, ("x-large", "x" * 9000)) is grpc.StatusCode.RESOURCE_EXHAUSTED
+        with pytest.raises(grpc.RpcError, match="gzip"):  # small until it is unpacked
+            stub.Check(
+                health_pb2.HealthCheckRequest(service="x"), compression=grpc.Compression.Gzip, timeout=20
+            )
+
+
+def test_an_upload_counts_when_all_of_it_came_as_announced(guarded: Guarded, blobs_model: Path) -> None:
+    content = blobs_model.read_bytes()
+    sha256 = hashlib.sha256(content).hexdigest()
+    models = guarded.daemon.folder / "models"
+    there = {path.name for path in models.rglob("*")}
+
+    def upload(sha256: str, *data: bytes, size: int = 0) -> model_pb.Model:
+        head = model_pb.ImportModelRequest.Head(model_id="new", sha256=sha256, size_bytes=size)
+        parts = [model_pb.ImportModelRequest(data=chunk) for chunk in data]
+        requests = iter([model_pb.ImportModelRequest(head=head), *parts])
+        return stub.ImportModel(requests, metadata=guarded.bearer("admin"), timeout=60)
+
+    with guarded.channel() as channel:
+        stub = model_pb_grpc.ModelServiceStub(channel)
+        for arguments, told in (
+            (("", content), "head.sha256: must be given"),
+            ((sha256, content[:-1]), "not the announced one"),
+            ((sha256, bytes(4 * _MIB)), "larger than max"),
+            ((sha256, b""), "not the announced one"),
+        ):
+            with pytest.raises(grpc.RpcError, match=told):
+                upload(*arguments)
+        with pytest.raises(grpc.RpcError, match="at most"):
+            upload(sha256, size=1 << 40)
+        go = threading.Event()
+
+        def half() -> Iterator[model_pb.ImportModelRequest]:
+            yield model_pb.ImportModelRequest(head=model_pb.ImportModelRequest.Head(sha256=sha256))
+            yield model_pb.ImportModelRequest(data=content[:100])
+            go.wait(60)
+
+        call = stub.ImportModel.future(half(), metadata=guarded.bearer("admin"), timeout=60)
+        wait_until(lambda: len(list(models.glob(".*.part"))) == 1, "a part of it is there")
+        call.cancel()
+        go.set()
+        wait_until(lambda: {path.name for path in models.rglob("*")} == there, "nothing is left")
+        assert upload(sha256.upper(), content[:1000], content[1000:]).name == "models/new"
+        assert (models / "new.segmodel").exists()
+
+
+def test_errors_name_files_and_not_where_they_lie(guarded: Guarded) -> None:
+    models = guarded.daemon.folder / "models"
+    broken = models / "no model.segmodel"
+    broken.write_bytes(b"x")
+    with guarded.client("submit") as client:
+        error = refusal(lambda: client.load_model("no-model"))
+        assert error.message.startswith("no model.segmodel: ")
+        (listed,) = (model for model in client.models() if model.name == "models/no-model")
+        unknown = refusal(lambda: client.load_model("other"))
+        told = [listed.state_reason, error.message, unknown.message, *error.metadata.values()]
+        assert not [text for text in told if "/" in text.replace("models/", "")]
+        assert "Traceback" not in str(told)
+    assert f"{broken}: " in guarded.daemon.log_path.read_text()
 
 
 def test_the_api_does_not_describe_itself_unless_asked_to(guarded: Guarded) -> None:
