@@ -94,7 +94,7 @@ _RESOURCE_TYPES = {
     Reason.SEGMENTATION_NOT_FOUND: "segmentd/Segmentation",
 }
 # These tell callers of what they sent, paths too.
-_OF_THE_REQUEST = (Reason.BAD_FIELD, Reason.FOLDER_OUTSIDE_ROOTS)
+_OF_THE_REQUEST = (Reason.BAD_FIELD, Reason.FOLDER_OUTSIDE_ROOTS, Reason.LOCKED)
 _log = telemetry.get_logger(__name__)
 
 

@@ -41,6 +41,11 @@ def test_of_a_path_the_name_is_told(text: str, told: str | None) -> None:
     assert without_folders(text) == (text if told is None else told)
 
 
+def test_folders_that_a_client_knows_stay() -> None:
+    text = "/a/b/x.tif is not /a/bc/x.tif. Look at /a/b."
+    assert without_folders(text, "/a/b", "/z") == "/a/b/x.tif is not x.tif. Look at /a/b."
+
+
 def test_a_long_text_takes_no_time() -> None:
     for text in ("/" * 100_000, "/a" * 50_000 + " ", "/a b" * 25_000 + ": x", "/a " * 30_000):
         assert len(without_folders(text)) <= len(text)
@@ -50,5 +55,5 @@ def test_a_long_text_takes_no_time() -> None:
 def test_a_status_tells_folders_only_where_they_are_the_callers_own(reason: Reason) -> None:
     fault = Fault(reason, "/srv/data/x.tif: no", {"path": "/srv/data/x.tif"})
     told = str(status_of(fault))
-    assert ("/srv" in told) is (reason in (Reason.BAD_FIELD, Reason.FOLDER_OUTSIDE_ROOTS))
+    assert ("/srv" in told) is (reason in (Reason.BAD_FIELD, Reason.FOLDER_OUTSIDE_ROOTS, Reason.LOCKED))
     assert "x.tif: no" in told

@@ -43,7 +43,8 @@ FAULTS = [
     (
         '[server]\nlisten = "0.0.0.0:0"\ntls_certificate = "/c"\ntls_key = "/k"\ntoken_file = "/t"\n'
         "admin_over_network = true",
-        "server.admin_over_network = true: needs roots: the folders that callers from other machines may name",
+        "server.admin_over_network = true: needs roots: "
+        "the folders that callers from other machines may name",
     ),
     ('[server]\nlisten = ""', 'server.listen = "": must be HOST:PORT where there is no unix_socket'),
     (
