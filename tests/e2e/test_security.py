@@ -13,6 +13,7 @@ import threading
 import tomllib
 import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,7 +78,7 @@ def guarded(blobs_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
         made = tomllib.loads((folder / "tokens.toml").read_text())
         tokens = {scope: tokens[0] for scope, tokens in made.items()}
         yield Guarded(daemon, authority, folder / "run" / "api.sock", tokens)
-        log = daemon.log_path.read_text()
+        log = daemon.log_path.read_text()  # whatever the tests did
         assert not [token for token in tokens.values() if token in log]
 
 
@@ -115,6 +116,16 @@ def test_each_scope_does_what_it_is_for(guarded: Guarded) -> None:
         sender.load_model("blobs")
         assert refusal(lambda: sender.unload_model("blobs")).code == "PERMISSION_DENIED"
         admin.unload_model("blobs")
+
+
+def test_no_token_is_in_the_log_at_level_debug(guarded: Guarded) -> None:
+    wrong = "w" * 43
+    for token in (guarded.tokens["admin"], wrong):
+        with guarded.client(token=token) as client, suppress(DaemonError):
+            client.unload_model("blobs")
+    log = guarded.daemon.log_path.read_text()
+    assert "level=info" in log
+    assert not [token for token in (wrong, *guarded.tokens.values()) if token in log]
 
 
 @pytest.mark.slow
@@ -422,6 +433,25 @@ def test_who_floods_with_pings_is_sent_away(guarded: Guarded) -> None:
             received += more
     codes = [struct.unpack(">I", body[4:8])[0] for kind, body in _frames(received) if kind == goaway]
     assert enhance_your_calm in codes
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_browsers_get_no_pages(guarded: Guarded, method: str) -> None:
+    """There is none that another site could read or post to; what is asked for does not happen."""
+    path = "/segmentd.v1.ModelService/DeleteModel"
+    lines = [f"{method} {path} HTTP/1.1", "Host: evil.example", "Origin: https://evil.example"]
+    lines += [f"Authorization: Bearer {guarded.tokens['admin']}", "Content-Type: application/grpc"]
+    body = b"\0\0\0\0\x0e\n\x0cmodels/blobs"
+    lines += [f"Content-Length: {len(body)}", "", ""]
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(20)
+        sock.connect(str(guarded.socket))
+        sock.sendall("\r\n".join(lines).encode() + body)
+        answer = b"".join(iter(lambda: sock.recv(65536), b""))
+    assert not answer.startswith(b"HTTP/1.1 2")
+    assert b"html" not in answer
+    with guarded.client("read") as client:
+        assert "models/blobs" in [model.name for model in client.models()]
 
 
 def _frame(kind: int, body: bytes) -> bytes:
