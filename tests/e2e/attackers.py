@@ -54,7 +54,7 @@ async def half_open(path: str, token: str) -> None:
         with suppress(OSError):
             held.append(await asyncio.to_thread(connected, path))
             held[-1].send(PREFACE[: number % len(PREFACE)])
-    await asyncio.sleep(2)
+    await asyncio.sleep(0.5)
     for sock in held:
         sock.close()
 
