@@ -60,6 +60,8 @@ class Reason(StrEnum):
     # who calls
     UNAUTHENTICATED = "UNAUTHENTICATED"
     NOT_ALLOWED = "NOT_ALLOWED"
+    TOO_MANY_CALLS = "TOO_MANY_CALLS"
+    CALL_TOO_SLOW = "CALL_TOO_SLOW"
     # the daemon's own state
     RESULTS_NOT_WRITABLE = "RESULTS_NOT_WRITABLE"
     DISK_FULL = "DISK_FULL"

@@ -12,8 +12,8 @@ import pytest
 
 from segmentd.settings import load
 
-# Exposure times ten, as `systemd-analyze security` wants it: 1.3 on the CPU, 1.6 with a GPU.
-CPU_GATE, GPU_GATE = 13, 16
+# Exposure times ten, as `systemd-analyze security` wants it: 1.1 on the CPU, 1.5 with a GPU.
+CPU_GATE, GPU_GATE = 11, 15
 
 needs_systemd = pytest.mark.skipif(
     shutil.which("systemd-analyze") is None, reason="needs systemd-analyze, which is not installed"

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import shutil
 import socket
 import ssl
 import stat
 import struct
+import threading
 import tomllib
 import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +23,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from segmentctl import Client, DaemonError
+from segmentd.v1 import model_service_pb2 as model_pb
+from segmentd.v1 import model_service_pb2_grpc as model_pb_grpc
 
 from .certificates import Authority, Pair
 from .daemon import DaemonProcess, free_port, run, run_here, wait_until
@@ -37,6 +42,12 @@ class Guarded:
     authority: Authority
     socket: Path
     tokens: dict[str, str]
+
+    def channel(self) -> grpc.Channel:
+        return grpc.insecure_channel(f"unix:{self.socket}")
+
+    def bearer(self, scope: str) -> list[tuple[str, str]]:
+        return [("authorization", f"Bearer {self.tokens[scope]}")]
 
     def client(self, scope: str = "", **more: str | Path) -> Client:
         token = self.tokens.get(scope)
@@ -67,7 +78,7 @@ def guarded(blobs_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
         made = tomllib.loads((folder / "tokens.toml").read_text())
         tokens = {scope: tokens[0] for scope, tokens in made.items()}
         yield Guarded(daemon, authority, folder / "run" / "api.sock", tokens)
-        log = daemon.log_path.read_text()
+        log = daemon.log_path.read_text()  # whatever the tests did
         assert not [token for token in tokens.values() if token in log]
 
 
@@ -105,6 +116,16 @@ def test_each_scope_does_what_it_is_for(guarded: Guarded) -> None:
         sender.load_model("blobs")
         assert refusal(lambda: sender.unload_model("blobs")).code == "PERMISSION_DENIED"
         admin.unload_model("blobs")
+
+
+def test_no_token_is_in_the_log_at_level_debug(guarded: Guarded) -> None:
+    wrong = "w" * 43
+    for token in (guarded.tokens["admin"], wrong):
+        with guarded.client(token=token) as client, suppress(DaemonError):
+            client.unload_model("blobs")
+    log = guarded.daemon.log_path.read_text()
+    assert "level=info" in log
+    assert not [token for token in (wrong, *guarded.tokens.values()) if token in log]
 
 
 @pytest.mark.slow
@@ -305,12 +326,71 @@ def test_messages_and_metadata_beyond_the_limits_are_refused(guarded: Guarded) -
         found: grpc.StatusCode = caught.value.code()
         return found
 
-    with grpc.insecure_channel(f"unix:{guarded.socket}") as channel:
+    with guarded.channel() as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         overhead = 5  # bytes of the field's tag and length
         assert code(4 * _MIB - overhead) is grpc.StatusCode.NOT_FOUND  # taken, and no such service
         assert code(4 * _MIB - overhead + 1) is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert code(1, ("x-large", "x" * 9000)) is grpc.StatusCode.RESOURCE_EXHAUSTED
+        with pytest.raises(grpc.RpcError, match="gzip"):  # small until it is unpacked
+            stub.Check(
+                health_pb2.HealthCheckRequest(service="x"), compression=grpc.Compression.Gzip, timeout=20
+            )
+
+
+def test_an_upload_counts_when_all_of_it_came_as_announced(guarded: Guarded, blobs_model: Path) -> None:
+    content = blobs_model.read_bytes()
+    sha256 = hashlib.sha256(content).hexdigest()
+    models = guarded.daemon.folder / "models"
+    there = {path.name for path in models.rglob("*")}
+
+    def upload(sha256: str, *data: bytes, size: int = 0) -> model_pb.Model:
+        head = model_pb.ImportModelRequest.Head(model_id="new", sha256=sha256, size_bytes=size)
+        parts = [model_pb.ImportModelRequest(data=chunk) for chunk in data]
+        requests = iter([model_pb.ImportModelRequest(head=head), *parts])
+        return stub.ImportModel(requests, metadata=guarded.bearer("admin"), timeout=60)
+
+    with guarded.channel() as channel:
+        stub = model_pb_grpc.ModelServiceStub(channel)
+        for arguments, told in (
+            (("", content), "head.sha256: must be given"),
+            ((sha256, content[:-1]), "not the announced one"),
+            ((sha256, bytes(4 * _MIB)), "larger than max"),
+            ((sha256, b""), "not the announced one"),
+        ):
+            with pytest.raises(grpc.RpcError, match=told):
+                upload(*arguments)
+        with pytest.raises(grpc.RpcError, match="at most"):
+            upload(sha256, size=1 << 40)
+        go = threading.Event()
+
+        def half() -> Iterator[model_pb.ImportModelRequest]:
+            yield model_pb.ImportModelRequest(head=model_pb.ImportModelRequest.Head(sha256=sha256))
+            yield model_pb.ImportModelRequest(data=content[:100])
+            go.wait(60)
+
+        call = stub.ImportModel.future(half(), metadata=guarded.bearer("admin"), timeout=60)
+        wait_until(lambda: len(list(models.glob(".*.part"))) == 1, "a part of it is there")
+        call.cancel()
+        go.set()
+        wait_until(lambda: {path.name for path in models.rglob("*")} == there, "nothing is left")
+        assert upload(sha256.upper(), content[:1000], content[1000:]).name == "models/new"
+        assert (models / "new.segmodel").exists()
+
+
+def test_errors_name_files_and_not_where_they_lie(guarded: Guarded) -> None:
+    models = guarded.daemon.folder / "models"
+    broken = models / "no model.segmodel"
+    broken.write_bytes(b"x")
+    with guarded.client("submit") as client:
+        error = refusal(lambda: client.load_model("no-model"))
+        assert error.message.startswith("no model.segmodel: ")
+        (listed,) = (model for model in client.models() if model.name == "models/no-model")
+        unknown = refusal(lambda: client.load_model("other"))
+        told = [listed.state_reason, error.message, unknown.message, *error.metadata.values()]
+        assert not [text for text in told if "/" in text.replace("models/", "")]
+        assert "Traceback" not in str(told)
+    assert f"{broken}: " in guarded.daemon.log_path.read_text()
 
 
 def test_the_api_does_not_describe_itself_unless_asked_to(guarded: Guarded) -> None:
@@ -353,6 +433,25 @@ def test_who_floods_with_pings_is_sent_away(guarded: Guarded) -> None:
             received += more
     codes = [struct.unpack(">I", body[4:8])[0] for kind, body in _frames(received) if kind == goaway]
     assert enhance_your_calm in codes
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_browsers_get_no_pages(guarded: Guarded, method: str) -> None:
+    """There is none that another site could read or post to; what is asked for does not happen."""
+    path = "/segmentd.v1.ModelService/DeleteModel"
+    lines = [f"{method} {path} HTTP/1.1", "Host: evil.example", "Origin: https://evil.example"]
+    lines += [f"Authorization: Bearer {guarded.tokens['admin']}", "Content-Type: application/grpc"]
+    body = b"\0\0\0\0\x0e\n\x0cmodels/blobs"
+    lines += [f"Content-Length: {len(body)}", "", ""]
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(20)
+        sock.connect(str(guarded.socket))
+        sock.sendall("\r\n".join(lines).encode() + body)
+        answer = b"".join(iter(lambda: sock.recv(65536), b""))
+    assert not answer.startswith(b"HTTP/1.1 2")
+    assert b"html" not in answer
+    with guarded.client("read") as client:
+        assert "models/blobs" in [model.name for model in client.models()]
 
 
 def _frame(kind: int, body: bytes) -> bytes:

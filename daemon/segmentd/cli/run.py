@@ -36,6 +36,7 @@ def run(
         import asyncio
 
         from segmentd import telemetry
+        from segmentd.process.descriptors import allow_enough
         from segmentd.settings import load
 
         if log_level is not None:
@@ -43,6 +44,7 @@ def run(
         telemetry.configure(log_level)
         settings = load(config)
         claims = _claim(settings)
+        allow_enough()
 
         from segmentd.daemon import Daemon
 

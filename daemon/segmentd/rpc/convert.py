@@ -23,6 +23,7 @@ from segmentd.records import (
     Segmentation,
 )
 from segmentd.rpc.faults import bad_field, status_of
+from segmentd.rpc.host_paths import without_folders
 from segmentd.settings.values import MODEL_SUFFIXES
 from segmentd.v1 import model_service_pb2, pixels_pb2, segmentation_service_pb2
 
@@ -138,7 +139,7 @@ def model_message(entry: ModelEntry, device: str) -> model_service_pb2.Model:
         name=f"models/{entry.id}",
         display_name=entry.path.stem,
         state=state,
-        state_reason=entry.fault.message if entry.fault else "",
+        state_reason=without_folders(entry.fault.message) if entry.fault else "",
         device=device if entry.state == "ACTIVE" else "",
     )
     card = entry.card
@@ -240,7 +241,7 @@ def segmentation_message(record: Segmentation) -> segmentation_service_pb2.Segme
             for kind, path in ((kind, os.fsencode(name)) for kind, name in record.files.items())
         },
         device=record.device,
-        device_reason=record.device_reason,
+        device_reason=without_folders(record.device_reason),
         source_time=timestamp(record.source_time),
         create_time=timestamp(record.create_time),
         compute_duration=duration(record.compute_seconds),

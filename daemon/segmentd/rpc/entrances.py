@@ -7,10 +7,12 @@ from collections.abc import Sequence
 import grpc
 
 from segmentd.process.claims import port_taken
+from segmentd.process.descriptors import allowed
 from segmentd.process.socket_file import SOCKET_MODE, check_socket_free, private_sockets
 from segmentd.rpc.certificates import Certificates
 from segmentd.settings import ServerSettings, is_loopback
 
+MOST_CONNECTIONS = 1200
 _MIB = 1 << 20
 _SECOND = 1000  # gRPC counts in milliseconds
 _LIMITS = (
@@ -20,6 +22,10 @@ _LIMITS = (
     ("grpc.max_metadata_size", 8192),
     ("grpc.absolute_max_metadata_size", 8192),
     ("grpc.max_concurrent_streams", 128),
+    # Who connects must say so in HTTP/2 within this time, the handshake of TLS included.
+    ("grpc.server_handshake_timeout_ms", 10 * _SECOND),
+    # A message that is small until it is unpacked is not taken.
+    ("grpc.compression_enabled_algorithms_bitset", 1),
     # Who has gone without a word is found out.
     ("grpc.keepalive_time_ms", 60 * _SECOND),
     ("grpc.keepalive_timeout_ms", 20 * _SECOND),
@@ -28,16 +34,26 @@ _LIMITS = (
     ("grpc.http2.max_ping_strikes", 2),
 )
 _NETWORK_LIMITS = (
+    # Connections that nobody uses; clients connect anew by themselves.
+    ("grpc.max_connection_idle_ms", 300 * _SECOND),
     ("grpc.max_connection_age_ms", 3600 * _SECOND),
     ("grpc.max_connection_age_grace_ms", 300 * _SECOND),
 )
 
 
+def most_connections() -> int:
+    """Return how many connections each way in may have: never so many that no file can be opened."""
+    return min(MOST_CONNECTIONS, allowed() // 2)
+
+
 def limits(settings: ServerSettings) -> Sequence[tuple[str, int]]:
     """Return the options of gRPC's server."""
     beyond = settings.listen and not is_loopback(settings.host)
-    largest = ("grpc.max_receive_message_length", settings.max_receive_mib * _MIB)
-    return [largest, *_LIMITS, *(_NETWORK_LIMITS if beyond else ())]
+    own = [
+        ("grpc.max_receive_message_length", settings.max_receive_mib * _MIB),
+        ("grpc.max_allowed_incoming_connections", most_connections()),
+    ]
+    return [*own, *_LIMITS, *(_NETWORK_LIMITS if beyond else ())]
 
 
 class Entrances:

@@ -17,6 +17,7 @@ from segmentd import telemetry
 from segmentd.errors import Reason, SegmentdError
 from segmentd.records import Fault
 from segmentd.rpc.handlers import Streaming, Unary, answers, wrapped
+from segmentd.rpc.host_paths import without_folders
 
 DOMAIN = "segmentd"
 RETRY_SECONDS = 2
@@ -60,6 +61,8 @@ CODES: dict[Reason, grpc.StatusCode] = {
     Reason.CURSOR_EXPIRED: _Code.OUT_OF_RANGE,
     Reason.CURSOR_UNKNOWN: _Code.FAILED_PRECONDITION,
     Reason.SHUTTING_DOWN: _Code.UNAVAILABLE,
+    Reason.CALL_TOO_SLOW: _Code.DEADLINE_EXCEEDED,
+    Reason.TOO_MANY_CALLS: _Code.RESOURCE_EXHAUSTED,
     Reason.UNAUTHENTICATED: _Code.UNAUTHENTICATED,
     Reason.NOT_ALLOWED: _Code.PERMISSION_DENIED,
     Reason.RESULTS_NOT_WRITABLE: _Code.FAILED_PRECONDITION,
@@ -90,6 +93,8 @@ _RESOURCE_TYPES = {
     Reason.WATCH_CHANGED: "segmentd/Watch",
     Reason.SEGMENTATION_NOT_FOUND: "segmentd/Segmentation",
 }
+# These tell callers of what they sent, paths too.
+_OF_THE_REQUEST = (Reason.BAD_FIELD, Reason.FOLDER_OUTSIDE_ROOTS, Reason.LOCKED)
 _log = telemetry.get_logger(__name__)
 
 
@@ -99,10 +104,14 @@ def bad_field(field: str, message: str) -> SegmentdError:
 
 
 def status_of(fault: Fault) -> status_pb2.Status:
-    """A fault as `google.rpc.Status` with an `ErrorInfo` and what else belongs to its reason."""
+    """A fault as `google.rpc.Status` with an `ErrorInfo` and what else belongs to its reason.
+
+    Of paths on this machine only names are told, unless they are the caller's own.
+    """
     reason = Reason(fault.reason)
-    message = _sayable(fault.message)
-    metadata = {key: _sayable(str(value)) for key, value in fault.metadata.items()}
+    told = str if reason in _OF_THE_REQUEST else without_folders
+    message = told(_sayable(fault.message))
+    metadata = {key: told(_sayable(str(value))) for key, value in fault.metadata.items()}
     details: list[Message] = [error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN, metadata=metadata)]
     code = CODES[reason]
     if code is _Code.INVALID_ARGUMENT and "field" in metadata:
@@ -116,7 +125,7 @@ def status_of(fault: Fault) -> status_pb2.Status:
                 description=message,
             )
         )
-    if reason in (Reason.SHUTTING_DOWN, Reason.DEVICE_BUSY):
+    if reason in (Reason.SHUTTING_DOWN, Reason.DEVICE_BUSY, Reason.TOO_MANY_CALLS):
         delay = duration_pb2.Duration(seconds=RETRY_SECONDS)
         details.append(error_details_pb2.RetryInfo(retry_delay=delay))
     packed = []
@@ -182,4 +191,7 @@ async def _abort(context: Any, error: Exception) -> None:
         fault = Fault(
             Reason.INTERNAL, f"internal error {identity}: the daemon's log has the details; report it"
         )
-    await context.abort_with_status(rpc_status.to_status(status_of(fault)))
+    status = status_of(fault)
+    if status.message != _sayable(fault.message):
+        _log.info("call refused", reason=fault.reason, why=fault.message)  # with the paths
+    await context.abort_with_status(rpc_status.to_status(status))

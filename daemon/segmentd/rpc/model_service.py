@@ -77,6 +77,8 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
         if first is None or first.WhichOneof("part") != "head":
             raise bad_field("head", "the first message must hold the head of the file")
         head = first.head
+        if not head.sha256:
+            raise bad_field("head.sha256", "must be given: the SHA-256 of the file, in hex")
         if head.size_bytes > packages.MAX_PACKAGE_BYTES:
             raise packages.too_large(head.size_bytes)
         staged = await asyncio.to_thread(versions.staged_path, self._registry.folder)

@@ -12,6 +12,7 @@ from segmentd.pipeline import Engine
 from segmentd.results.feed import Feed
 from segmentd.results.journal import Journal
 from segmentd.rpc.access import AccessInterceptor, Gate
+from segmentd.rpc.call_limits import LimitInterceptor
 from segmentd.rpc.entrances import Entrances, limits
 from segmentd.rpc.faults import FaultInterceptor
 from segmentd.rpc.model_service import ModelService
@@ -78,7 +79,8 @@ class Server:
         tokens = None if settings.token_file is None else Tokens(settings.token_file)
         gate = Gate(tokens, settings.admin_over_network)
         self._grpc = grpc.aio.server(
-            interceptors=[FaultInterceptor(), AccessInterceptor(gate)], options=limits(settings)
+            interceptors=[FaultInterceptor(), AccessInterceptor(gate), LimitInterceptor()],
+            options=limits(settings),
         )
         self._health = health.aio.HealthServicer()
         self._segmentations = segmentations = SegmentationService(engine, watches, journal, feed)

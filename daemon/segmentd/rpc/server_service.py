@@ -16,6 +16,7 @@ from segmentd.results.feed import Feed
 from segmentd.results.journal import Journal
 from segmentd.rpc.convert import duration, printable, timestamp
 from segmentd.rpc.faults import Context, bad_field
+from segmentd.rpc.host_paths import without_folders
 from segmentd.settings.values import UNLIMITED
 from segmentd.v1 import server_service_pb2 as pb
 from segmentd.v1 import server_service_pb2_grpc
@@ -80,7 +81,7 @@ def _device(device: DeviceState) -> pb.Server.Device:
         name=device.name,
         display_name=device.display_name,
         thread_count=device.threads,
-        reason=device.reason,
+        reason=without_folders(device.reason),
     )
     if device.memory is not None:
         limited = device.memory.budget_bytes < UNLIMITED
@@ -98,6 +99,6 @@ def _failure(event: ResultEvent) -> pb.Server.Failure:
         segmentation=event.name,
         source_display=printable(record.source),
         reason=fault.reason,
-        message=printable(os.fsencode(fault.message)),
+        message=without_folders(printable(os.fsencode(fault.message))),
         create_time=timestamp(record.create_time),
     )

@@ -19,6 +19,7 @@ from segmentd.rpc.convert import (
     timestamp,
 )
 from segmentd.rpc.faults import bad_field
+from segmentd.rpc.host_paths import without_folders
 from segmentd.training_jobs.project import ImageRecord, Training
 from segmentd.training_jobs.running import Runner
 from segmentd.training_jobs.settings_of import DEFAULT_CLASSES
@@ -73,7 +74,7 @@ def training_message(training: Training, runner: Runner) -> pb.Training:
         seed=training.seed,
         postprocessing=training.postprocessing,
         state=_state(training, runner),
-        state_reason=runner.faults.get(training.id, ""),
+        state_reason=without_folders(runner.faults.get(training.id, "")),
         images=[image_message(training, image) for image in training.images],
         model=f"models/{training.model}" if training.model else "",
         create_time=timestamp(training.created),

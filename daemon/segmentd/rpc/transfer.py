@@ -57,7 +57,7 @@ def check_received(size: int, sha256: str, announced_size: int, announced_sha256
         raise bad_field(
             "head.size_bytes", f"{announced_size:,} bytes were announced, {size:,} came; send it again"
         )
-    if announced_sha256 and announced_sha256.lower() != sha256:
+    if announced_sha256.lower() != sha256:
         raise bad_field(
             "head.sha256",
             f"the bytes that came have SHA-256 {sha256}, not the announced one; send them again",

@@ -12,6 +12,7 @@ from google.protobuf.duration_pb2 import Duration
 from segmentd.errors import Reason, SegmentdError
 from segmentd.rpc.convert import duration, model_reference, printable
 from segmentd.rpc.faults import bad_field
+from segmentd.rpc.host_paths import without_folders
 from segmentd.v1 import watch_service_pb2 as pb
 from segmentd.watches import Watch, WatchStatus
 
@@ -74,20 +75,21 @@ def watch_message(watch: Watch, status: WatchStatus) -> pb.Watch:
     """A watch with all fields, those left at their default too."""
     settings = watch.settings
     values = dict(settings) | {"results": settings.results_folder, "give_up_seconds": settings.give_up}
+    known = (str(settings.folder), str(settings.results_folder))
     message = pb.Watch(
         name=f"watches/{settings.id}",
         folder_display=printable(os.fsencode(settings.folder)),
         model=f"models/{status.model}",
         results_folder_display=printable(os.fsencode(settings.results_folder)),
         state=_STATES[status.state],
-        state_reason=status.state_reason,
+        state_reason=without_folders(status.state_reason, *known),
         mode=_MODES[status.mode],
-        mode_reason=status.mode_reason,
+        mode_reason=without_folders(status.mode_reason, *known),
         done_count=status.done,
         failed_count=status.failed,
         waiting_count=status.load.waiting,
         ignored_count=status.ignored,
-        warnings=status.warnings,
+        warnings=[without_folders(warning, *known) for warning in status.warnings],
         configured=watch.configured,
         etag=watch.etag,
         images_per_minute=status.load.images_last_minute,

@@ -46,6 +46,9 @@ def contradictions(server: object) -> Iterator[str]:
         yield problems.line("server.listen", "", "must be HOST:PORT where there is no unix_socket")
     if not listen or not _is_network(listen):
         return
+    if server.get("admin_over_network") is True and not server.get("roots"):
+        rule = "needs roots: the folders that callers from other machines may name"
+        yield problems.line("server.admin_over_network", True, rule)
     missing_keys = [] if secured else ["tls_certificate and tls_key"]
     if "token_file" not in server and "client_ca" not in server:
         missing_keys.append("token_file or client_ca")

@@ -68,7 +68,7 @@ class ServerSettings(Table):
     max_receive_mib: Annotated[int, Field(ge=2, le=1024)] = 4
     """largest message accepted, in MiB"""
     admin_over_network: bool = False
-    """allow changes of models, watches and trainings from other machines"""
+    """allow changes of models, watches and trainings from other machines; needs roots"""
     allow_shared_memory: Off = False
     """take pixels from shared memory of clients on this machine"""
 

@@ -32,6 +32,8 @@ def copy_named(path: bytes, roots: Sequence[Path], target: Path) -> None:
     try:
         if not os.path.isabs(path):  # noqa: PTH117 (bytes)
             raise SegmentdError(Reason.BAD_FIELD, f"path: '{shown}' must be absolute", field="path")
+        # Of other files it is not even told whether they are there.
+        _check_inside(Path(os.path.realpath(os.fsdecode(path))), roots, shown)
         descriptor = confine.open_file(path)
     except FileNotFoundError as error:
         raise SegmentdError(Reason.IMAGE_VANISHED, f"{shown} is not there", file=shown) from error
@@ -43,17 +45,21 @@ def copy_named(path: bytes, roots: Sequence[Path], target: Path) -> None:
         ) from error
     with os.fdopen(descriptor, "rb") as source, target.open("wb") as copy:
         real = Path(os.readlink(f"/proc/self/fd/{descriptor}"))  # noqa: PTH115 (not a link of the file system)
-        if roots and not any(real.is_relative_to(root.resolve()) for root in roots):
-            raise SegmentdError(
-                Reason.FOLDER_OUTSIDE_ROOTS,
-                f"{shown} lies outside of the folders that the daemon may use: server.roots",
-                field="path",
-            )
+        _check_inside(real, roots, shown)
         size = 0
         while chunk := source.read(1 << 20):
             size += len(chunk)
             check_size(size, shown)
             copy.write(chunk)
+
+
+def _check_inside(real: Path, roots: Sequence[Path], shown: str) -> None:
+    if roots and not any(real.is_relative_to(root.resolve()) for root in roots):
+        raise SegmentdError(
+            Reason.FOLDER_OUTSIDE_ROOTS,
+            f"{shown} lies outside of the folders that the daemon may use: server.roots",
+            field="path",
+        )
 
 
 def check_size(size_bytes: int, name: str) -> None:

@@ -40,6 +40,12 @@ FAULTS = [
         'server.listen = "microscope:0": must be a loopback address such as 127.0.0.1: a network address '
         "needs TLS and a token or client certificates; give tls_certificate and tls_key",
     ),
+    (
+        '[server]\nlisten = "0.0.0.0:0"\ntls_certificate = "/c"\ntls_key = "/k"\ntoken_file = "/t"\n'
+        "admin_over_network = true",
+        "server.admin_over_network = true: needs roots: "
+        "the folders that callers from other machines may name",
+    ),
     ('[server]\nlisten = ""', 'server.listen = "": must be HOST:PORT where there is no unix_socket'),
     (
         '[server]\nclient_ca = "/ca"',
