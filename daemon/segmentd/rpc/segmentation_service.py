@@ -10,10 +10,10 @@ from typing import Literal
 
 from segmentd.compute.postprocessing import postprocessings
 from segmentd.errors import Reason, SegmentdError
-from segmentd.pipeline import Engine
 from segmentd.records import Region, ResultEvent, Segmentation, SegmentationState
 from segmentd.results.feed import Feed, Heartbeat
 from segmentd.results.journal import Journal
+from segmentd.rpc import segment_plane
 from segmentd.rpc.blocks import split
 from segmentd.rpc.convert import event_message, event_number, page_size, page_start, resource_id
 from segmentd.rpc.faults import Context, bad_field, fault_of, status_of
@@ -29,25 +29,13 @@ HEARTBEAT_SECONDS = 10.0
 class SegmentationService(segmentation_service_pb2_grpc.SegmentationServiceServicer):
     """Serves journal and feed; planes sent by callers go to the engine."""
 
-    def __init__(self, engine: Engine, watches: Watches, journal: Journal, feed: Feed) -> None:
+    def __init__(self, planes: PlaneCalls, watches: Watches, journal: Journal, feed: Feed) -> None:
         self._watches = watches
         self._journal = journal
         self._feed = feed
-        self._planes = PlaneCalls(engine)
+        self._planes = planes
         self._pixels = PixelReader(feed.recent)
         self.subscribers = 0
-
-    def refuse(self) -> None:
-        """Take no more planes of callers."""
-        self._planes.refuse()
-
-    async def finish(self) -> None:
-        """Wait for the planes of callers that are in work."""
-        await self._planes.finish()
-
-    def close(self) -> None:
-        """End planes that callers sent; subscriptions end with the feed."""
-        self._planes.close()
 
     async def GetSegmentation(self, request: pb.GetSegmentationRequest, context: Context) -> pb.Segmentation:
         return event_message(await self._event(request.name))
@@ -99,7 +87,7 @@ class SegmentationService(segmentation_service_pb2_grpc.SegmentationServiceServi
         request_iterator: AsyncIterator[pb.SegmentPlaneRequest],
         context: Context,
     ) -> AsyncIterator[pb.SegmentPlaneResponse]:
-        async for response in self._planes.run(request_iterator):
+        async for response in segment_plane.run(self._planes, request_iterator):
             yield response
 
     async def _parts(

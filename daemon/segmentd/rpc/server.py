@@ -14,6 +14,7 @@ from segmentd.results.feed import Feed
 from segmentd.results.journal import Journal
 from segmentd.rpc.faults import FaultInterceptor
 from segmentd.rpc.model_service import ModelService
+from segmentd.rpc.plane_call import PlaneCalls
 from segmentd.rpc.segmentation_service import SegmentationService
 from segmentd.rpc.server_service import ServerService
 from segmentd.rpc.training_files import TrainingFiles
@@ -79,7 +80,8 @@ class Server:
             ],
         )
         self._health = health.aio.HealthServicer()
-        self._segmentations = segmentations = SegmentationService(engine, watches, journal, feed)
+        self._planes = PlaneCalls(engine)
+        segmentations = SegmentationService(self._planes, watches, journal, feed)
         server = ServerService(engine, watches, journal, feed, lambda: segmentations.subscribers)
         models = ModelService(trainings.library, engine.lane.name, watches, trainings)
         files = TrainingFiles(trainings, settings.roots)
@@ -125,14 +127,14 @@ class Server:
 
     async def refuse(self) -> None:
         """The daemon stops: take no more planes of callers, tell health checks."""
-        self._segmentations.refuse()
+        self._planes.refuse()
         await self.set_serving(False)
 
     async def finish(self) -> None:
         """Wait for the planes of callers that are in work."""
-        await self._segmentations.finish()
+        await self._planes.finish()
 
     async def stop(self, grace_seconds: float) -> None:
         """End: calls in work have `grace_seconds` to finish."""
-        self._segmentations.close()
+        self._planes.close()
         await self._grpc.stop(grace_seconds)
