@@ -6,11 +6,13 @@ import asyncio
 import signal
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack, closing, suppress
+from pathlib import Path
 from typing import Any, TypeVar
 
 from segmentd import crashpoints, telemetry
 from segmentd.engine.choice import make_lane
-from segmentd.engine.scheduler import Scheduler
+from segmentd.engine.lanes import Lane
+from segmentd.engine.scheduler import PLANES_PER_LANE, Scheduler
 from segmentd.errors import ConfigurationError, Reason, SegmentdError
 from segmentd.models.registry import Registry
 from segmentd.pipeline import Engine
@@ -97,11 +99,14 @@ class Daemon:
             journal = stack.enter_context(closing(await self._unless_stopped(opening)))
             self._claims.claim(folder, subject="journal.folder").hold()  # it may have been made just now
             pool = stack.enter_context(WorkerPool(DECODERS))
-            lane = make_lane(self._settings.device, self._settings.models.vgg19_weights)
+            scheduler = Scheduler()
+            lane = make_lane(self._settings.device, self._settings.models.vgg19_weights, scheduler.wanted)
+            scheduler.slots = PLANES_PER_LANE * max(1, len(lane.devices()) - 1)
+            scheduler.at_hand = lambda model: lane.at_hand(Path(model))
             stack.callback(lane.close)
             feed = Feed(journal)
             registry = Registry(self._settings.models.folder, lane.load, lane.unload)
-            engine = Engine(registry, lane, Scheduler())
+            engine = Engine(registry, lane, scheduler)
             watches = Watches(
                 self._settings.watch,
                 self._settings.server.roots,
@@ -134,7 +139,7 @@ class Daemon:
                 with suppress(_StoppedError):
                     await self._unless_stopped(self._first_scans(watches, running))
                     await server.set_serving(True)
-                    telling_health = self._tell_health(server, journal, watches)
+                    telling_health = self._look_around(server, journal, watches, lane)
                     running.append(asyncio.create_task(telling_health, name="health"))
                     self._notifier.ready()
                     ready(address)
@@ -203,11 +208,12 @@ class Daemon:
                 _log.warning("old events stay for now", why=error.message)
             await asyncio.sleep(RETENTION_SECONDS)
 
-    async def _tell_health(self, server: Server, journal: Journal, watches: Watches) -> None:
-        """Tell health checks while images wait because a disk is full or cannot be written to."""
+    async def _look_around(self, server: Server, journal: Journal, watches: Watches, lane: Lane) -> None:
+        """Tell health checks while images wait for a disk, and give memory of devices back."""
         while True:
             if journal.short_of_room:
                 await asyncio.to_thread(journal.regain_room)
+            await asyncio.to_thread(lane.tidy)
             await server.set_healthy(not any(watch.waits_for_disk for watch in watches.list()))
             await asyncio.sleep(HEALTH_SECONDS)
 

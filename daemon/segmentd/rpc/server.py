@@ -83,7 +83,7 @@ class Server:
         self._planes = PlaneCalls(engine)
         segmentations = SegmentationService(self._planes, watches, journal, feed)
         server = ServerService(engine, watches, journal, feed, lambda: segmentations.subscribers)
-        models = ModelService(trainings.library, engine.lane.name, watches, trainings)
+        models = ModelService(trainings.library, engine.lane, watches, trainings)
         files = TrainingFiles(trainings, settings.roots)
         training = TrainingService(trainings, files, models)
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(models, self._grpc)

@@ -238,7 +238,7 @@ class Watch:
     async def _deliver(self, pipeline: Pipeline, model: str, found: FoundFile) -> None:
         self._delivering += 1
         try:
-            slot = await self._slot_for(found)
+            slot = await self._slot_for(found, model)
         finally:
             self._delivering -= 1
         work = pipeline.process(found, slot, model)
@@ -246,13 +246,13 @@ class Watch:
         self._in_hand[found.relative] = (found.stamp, task)
         task.add_done_callback(lambda done: self._done(found, slot, done))
 
-    async def _slot_for(self, found: FoundFile) -> Slot:
+    async def _slot_for(self, found: FoundFile, model: str) -> Slot:
         if found.relative in self._in_hand:
             # The file changed while its earlier content is in work: one after the other.
             await asyncio.wait([self._in_hand[found.relative][1]])
         await self._claim_folders()
         await self._going_on.wait()
-        slot = Slot(self._parts.engine.scheduler, self.spec.id, self.spec.priority)
+        slot = Slot(self._parts.engine.scheduler, self.spec.id, self.spec.priority, model)
         await slot.acquire()
         return slot
 
