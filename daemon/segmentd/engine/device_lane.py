@@ -143,7 +143,7 @@ class DeviceLane:
         digest: str | None = None,
     ) -> Iterator[ScoredPart]:
         """As `CpuLane.scores`, on the CPU; DEVICE_UNAVAILABLE where the device is required."""
-        self._turn_to_cpu(_Trail(), f"{self.name} computes no scores in this version")
+        self._turn_to_cpu(Trail(), f"{self.name} computes no scores in this version")
         yield from self._cpu.scores(path, source, options, channels, digest)
 
     def devices(self) -> list[DeviceState]:

@@ -19,7 +19,7 @@ TILE_PX = 512
 
 @dataclass(frozen=True)
 class ScoredPart:
-    """Probabilities of the classes in one rectangle of a plane, float32 (K, h, w); 0 for pixels that are NaN."""
+    """Probabilities of the classes in a rectangle of a plane, float32 (K, h, w); 0 for masked pixels."""
 
     region: Region
     scores: npt.NDArray[np.float32]

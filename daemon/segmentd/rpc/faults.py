@@ -54,6 +54,10 @@ CODES: dict[Reason, grpc.StatusCode] = {
     Reason.FOLDER_OUTSIDE_ROOTS: _Code.PERMISSION_DENIED,
     Reason.FOLDER_UNREACHABLE: _Code.FAILED_PRECONDITION,
     Reason.PLANE_TOO_LARGE: _Code.RESOURCE_EXHAUSTED,
+    Reason.REGION_UNKNOWN: _Code.INVALID_ARGUMENT,
+    Reason.REGION_EXISTS: _Code.ALREADY_EXISTS,
+    Reason.REGION_UNUSABLE: _Code.INVALID_ARGUMENT,
+    Reason.REGION_TOO_SMALL: _Code.INVALID_ARGUMENT,
     Reason.DEVICE_BUSY: _Code.RESOURCE_EXHAUSTED,
     Reason.DEVICE_UNAVAILABLE: _Code.FAILED_PRECONDITION,
     Reason.CURSOR_EXPIRED: _Code.OUT_OF_RANGE,
@@ -184,13 +188,14 @@ def _streaming(
     return guarded
 
 
-async def _abort(context: Any, error: Exception) -> None:
+def told(error: Exception) -> Fault:
+    """What a caller is told of an error; what is none of ours goes to the log with a number to find it by."""
     if isinstance(error, SegmentdError):
-        fault = fault_of(error)
-    else:
-        identity = secrets.token_hex(4)
-        _log.error("call failed", exc_info=error, id=identity)
-        fault = Fault(
-            Reason.INTERNAL, f"internal error {identity}: the daemon's log has the details; report it"
-        )
-    await context.abort_with_status(rpc_status.to_status(status_of(fault)))
+        return fault_of(error)
+    identity = secrets.token_hex(4)
+    _log.error("call failed", exc_info=error, id=identity)
+    return Fault(Reason.INTERNAL, f"internal error {identity}: the daemon's log has the details; report it")
+
+
+async def _abort(context: Any, error: Exception) -> None:
+    await context.abort_with_status(rpc_status.to_status(status_of(told(error))))

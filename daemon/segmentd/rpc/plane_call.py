@@ -226,7 +226,7 @@ class PlaneCall:
             for band in lane.segment(*plane, on_tile, self.card.digest):
                 self.tally.add(band)
 
-        async with self._engine.scheduler.slot(SOURCE, model=str(self._path)):
+        async with self._engine.scheduler.slot(SOURCE, model=str(self.lease.path)):
             work = asyncio.create_task(asyncio.to_thread(compute))
             work.add_done_callback(lambda _: self._tiles.put_nowait(None))
             try:

@@ -81,7 +81,7 @@ class Server:
         )
         self._health = health.aio.HealthServicer()
         self._planes = PlaneCalls(engine)
-        segmentations = SegmentationService(self._planes, watches, journal, feed)
+        self._segmentations = segmentations = SegmentationService(self._planes, watches, journal, feed)
         server = ServerService(engine, watches, journal, feed, lambda: segmentations.subscribers)
         models = ModelService(trainings.library, engine.lane, watches, trainings)
         files = TrainingFiles(trainings, settings.roots)
