@@ -121,7 +121,7 @@ class Daemon:
                 registry,
                 self._settings.models.vgg19_weights,
             )
-            server = Server(engine, watches, journal, feed, trainings, self._settings.server)
+            server = Server(engine, watches, journal, feed, trainings, self._settings)
             telling = keep_telling(self._notifier, lane.work_since, lambda: self._status(watches, journal))
             self._in_background(stack, telling)
             self._enter("loading models")

@@ -8,6 +8,7 @@ from segmentd.settings.schema import (
     DeviceSettings,
     JournalSettings,
     ModelSettings,
+    OpenInferenceSettings,
     ServerSettings,
     WatchSettings,
 )
@@ -18,6 +19,7 @@ __all__ = [
     "DeviceSettings",
     "JournalSettings",
     "ModelSettings",
+    "OpenInferenceSettings",
     "ServerSettings",
     "Settings",
     "WatchSettings",

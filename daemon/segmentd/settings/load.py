@@ -12,12 +12,13 @@ from pydantic import Field
 
 from segmentd.errors import ConfigurationError
 from segmentd.records import WatchSpec
-from segmentd.settings import problems
+from segmentd.settings import open_inference, problems
 from segmentd.settings.access import contradictions
 from segmentd.settings.schema import (
     DeviceSettings,
     JournalSettings,
     ModelSettings,
+    OpenInferenceSettings,
     ServerSettings,
     Table,
     WatchSettings,
@@ -31,6 +32,7 @@ class Settings(Table):
     """The whole configuration; without a file, all of it defaults."""
 
     server: ServerSettings = Field(default_factory=ServerSettings)
+    open_inference: OpenInferenceSettings = Field(default_factory=OpenInferenceSettings)
     device: DeviceSettings = Field(default_factory=DeviceSettings)
     models: ModelSettings = Field(default_factory=ModelSettings)
     journal: JournalSettings = Field(default_factory=JournalSettings)
@@ -95,10 +97,19 @@ def parse(data: Mapping[str, Any], base: Path) -> Settings:
     ]
     server = read_table(ServerSettings, data.get("server", {}), "server", base, found)
     found += contradictions(data.get("server"))
+    face = read_table(OpenInferenceSettings, data.get("open_inference", {}), "open_inference", base, found)
+    found += open_inference.contradictions(data)
     device = read_table(DeviceSettings, data.get("device", {}), "device", base, found)
     models = read_table(ModelSettings, data.get("models", {}), "models", base, found)
     journal = read_table(JournalSettings, data.get("journal", {}), "journal", base, found)
     watches = read_watches(data.get("watch", []), base, server.roots if server else (), found)
-    if found or server is None or device is None or models is None or journal is None:
+    if found or not (server and face and device and models and journal):
         raise ConfigurationError(found)
-    return Settings(server=server, device=device, models=models, journal=journal, watch=watches)
+    return Settings(
+        server=open_inference.with_room(server, face),
+        open_inference=face,
+        device=device,
+        models=models,
+        journal=journal,
+        watch=watches,
+    )

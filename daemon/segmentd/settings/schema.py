@@ -33,7 +33,6 @@ from segmentd.settings.values import (
 Text = Annotated[str, Field(min_length=1)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Later = Annotated[str | None, only(None)]
-Off = Annotated[bool, only(False)]
 
 
 class Table(BaseModel):
@@ -66,11 +65,11 @@ class ServerSettings(Table):
     """tell clients the API's own description (gRPC reflection)"""
     # A block of 1 MiB of pixels with its fields must fit.
     max_receive_mib: Annotated[int, Field(ge=2, le=1024)] = 4
-    """largest message accepted, in MiB"""
+    """largest message accepted, in MiB; default with [open_inference]: 64"""
     admin_over_network: bool = False
     """allow changes of models, watches and trainings from other machines"""
-    allow_shared_memory: Off = False
-    """take pixels from shared memory of clients on this machine"""
+    allow_shared_memory: bool = False
+    """take and give pixels through shared memory of clients on this machine; needs [open_inference]"""
 
     @property
     def host(self) -> str:
@@ -81,6 +80,15 @@ class ServerSettings(Table):
     def port(self) -> int:
         """Port of `listen`; 0 lets the system choose one."""
         return split_listen(self.listen)[1]
+
+
+class OpenInferenceSettings(Table):
+    """`[open_inference]`: the Open Inference Protocol beside the API, for clients of Triton."""
+
+    enabled: bool = False
+    """answer the Open Inference Protocol, too"""
+    echo_model: bool = False
+    """offer the model echo there, which gives images back; for measuring"""
 
 
 class DeviceSettings(Table):

@@ -73,7 +73,9 @@ class Part:
         done = 0
         while done < target.nbytes:
             try:
-                count = os.preadv(self.region.descriptor.number, [target[done:].data], self.start + skip + done)
+                count = os.preadv(
+                    self.region.descriptor.number, [target[done:].data], self.start + skip + done
+                )
             except OSError as error:
                 raise self._unusable(error) from error
             if not count:
