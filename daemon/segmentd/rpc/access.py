@@ -39,7 +39,7 @@ _CALLS = {
         _V1 + "TrainingService": "SegmentTrainingImage SuggestTrainingRegions",
         _OPEN_INFERENCE: (
             "ModelInfer ModelStreamInfer RepositoryModelLoad SystemSharedMemoryRegister "
-            "SystemSharedMemoryUnregister"
+            "SystemSharedMemoryUnregister CudaSharedMemoryUnregister"
         ),
     },
     Scope.ADMIN: {

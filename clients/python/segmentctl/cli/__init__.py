@@ -9,6 +9,7 @@ import typer
 
 from segmentctl.cli import (
     batch,
+    here,
     min_confidence,
     model_border,
     model_changes,
@@ -71,6 +72,7 @@ app.command("tail")(tail.tail)
 app.command("submit")(submit.submit)
 app.command("batch")(batch.batch)
 app.command("min-confidence")(min_confidence.min_confidence)
+here.add_to(app)
 
 
 def main() -> None:

@@ -171,6 +171,11 @@ class OpenInferenceService(open_inference_pb2_grpc.GRPCInferenceServiceServicer)
             self._regions.clear()
         return pb.SystemSharedMemoryUnregisterResponse()
 
+    async def CudaSharedMemoryUnregister(
+        self, request: pb.CudaSharedMemoryUnregisterRequest, context: Context
+    ) -> pb.CudaSharedMemoryUnregisterResponse:
+        return pb.CudaSharedMemoryUnregisterResponse()
+
     async def _infer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:
         def find(name: str) -> Region:
             self._check_shared_memory(context)
