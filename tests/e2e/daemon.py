@@ -51,8 +51,8 @@ class DaemonProcess:
 
     Attributes
     ----------
-    journal, device : dict
-        The keys of `[journal]` and `[device]`.
+    journal, device, open_inference : dict
+        The keys of `[journal]`, `[device]` and `[open_inference]`.
     prefix : list of str
         A command that the daemon is run by, in the same process: `strace -D`, `unshare`...
     environment : dict
@@ -75,6 +75,7 @@ class DaemonProcess:
         self.starts = 0
         self.journal: dict[str, Any] = {"folder": "journal"}
         self.device: dict[str, Any] = {}
+        self.open_inference: dict[str, Any] = {}
         self.model_settings: dict[str, Any] = {}
         self.prefix: list[str] = []
         self.environment: dict[str, str] = {}
@@ -195,6 +196,7 @@ class DaemonProcess:
             "models": {"folder": str(self._models), **self.model_settings},
             "journal": self.journal,
             "device": self.device,
+            "open_inference": self.open_inference,
         }
         parts = [f"[{name}]\n{toml(table)}" for name, table in tables.items()]
         parts += [f"[[watch]]\n{toml(table)}" for table in self._watches]

@@ -56,12 +56,10 @@ def _drawn(title: str, table: Table) -> rich.table.Table:
 
 
 def _rows(table: Table) -> list[list[str]]:
-    """Return key, value and meaning of what can be set in this version."""
+    """Return key, value and meaning."""
     from segmentd.settings.problems import toml
-    from segmentd.settings.values import Only
 
     return [
         [key, "-" if value is None else toml(value), field.description or ""]
         for (key, field), value in zip(type(table).model_fields.items(), dict(table).values(), strict=True)
-        if not any(isinstance(mark, Only) for mark in field.metadata)
     ]

@@ -1,7 +1,6 @@
 """The tables of the configuration: one model for each, every key with its type, range and default.
 
-A key that a later version will honour is known here and refused with a reason, never ignored. The
-text under a key is its documentation; `segmentd check-config` shows it.
+The text under a key is its documentation; `segmentd check-config` shows it.
 """
 
 from __future__ import annotations
@@ -25,14 +24,12 @@ from segmentd.settings.values import (
     check_confidence,
     check_with_image,
     data_home,
-    only,
     split_listen,
     usable_cores,
 )
 
 Text = Annotated[str, Field(min_length=1)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
-Later = Annotated[str | None, only(None)]
 
 
 class Table(BaseModel):
