@@ -17,6 +17,7 @@ from segmentd.errors import ConfigurationError, Reason, SegmentdError
 from segmentd.models.registry import Registry
 from segmentd.pipeline import Engine
 from segmentd.process.claims import Claims
+from segmentd.process.freed_memory import keep_freed_memory
 from segmentd.process.leave import Leaver
 from segmentd.process.notify import Notifier
 from segmentd.process.watchdog import keep_telling
@@ -84,6 +85,7 @@ class Daemon:
             LOCKED, JOURNAL_DAMAGED, JOURNAL_NEWER.
         """
         self._listen_to_signals()
+        keep_freed_memory()
         try:
             await self._run(ready)
         except _StoppedError:

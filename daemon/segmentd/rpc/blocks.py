@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -30,25 +31,37 @@ def split(region: Region) -> Iterator[Region]:
             )
 
 
+class Piece(NamedTuple):
+    """What goes into one block: labels and, if there is any, confidence of a region, both uint8 (h, w)."""
+
+    region: Region
+    labels: Bytes
+    confidence: Bytes | None
+
+
+def fill(block: pixels_pb2.Block, piece: Piece, encoding: pixels_pb2.Encoding) -> None:
+    """Write a piece into a block, best one that is in its answer already: to put it there later is a copy."""
+    zstd = encoding == pixels_pb2.ENCODING_ZSTD
+    pack = zstandard.ZstdCompressor(level=1).compress if zstd else bytes
+    block.region.CopyFrom(region_message(piece.region))
+    block.labels = pack(piece.labels.tobytes())
+    if piece.confidence is not None:
+        block.confidence = pack(piece.confidence.tobytes())
+    block.encoding = pixels_pb2.ENCODING_ZSTD if zstd else pixels_pb2.ENCODING_RAW
+
+
 def block_message(
     region: Region, labels: Bytes, confidence: Bytes | None, encoding: pixels_pb2.Encoding
 ) -> pixels_pb2.Block:
-    """One block; `labels` and `confidence` are uint8 (h, w) of the region."""
-    zstd = encoding == pixels_pb2.ENCODING_ZSTD
-    pack = zstandard.ZstdCompressor(level=1).compress if zstd else bytes
-    return pixels_pb2.Block(
-        region=region_message(region),
-        labels=pack(np.ascontiguousarray(labels).tobytes()),
-        confidence=b"" if confidence is None else pack(np.ascontiguousarray(confidence).tobytes()),
-        encoding=pixels_pb2.ENCODING_ZSTD if zstd else pixels_pb2.ENCODING_RAW,
-    )
+    """One block by itself."""
+    block = pixels_pb2.Block()
+    fill(block, Piece(region, labels, confidence), encoding)
+    return block
 
 
-def tile_blocks(
-    region: Region, labels: Bytes, confidence: Bytes, encoding: pixels_pb2.Encoding
-) -> Iterator[pixels_pb2.Block]:
-    """Blocks of one computed tile."""
+def tile_pieces(region: Region, labels: Bytes, confidence: Bytes) -> Iterator[Piece]:
+    """Pieces of one computed tile."""
     for part in split(region):
         rows = slice(part.y - region.y, part.y - region.y + part.height)
         columns = slice(part.x - region.x, part.x - region.x + part.width)
-        yield block_message(part, labels[rows, columns], confidence[rows, columns], encoding)
+        yield Piece(part, labels[rows, columns], confidence[rows, columns])

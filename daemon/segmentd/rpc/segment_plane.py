@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from segmentd.records import Segmentation, SegmentationState, SegmentOptions
 from segmentd.rpc import plane_call
-from segmentd.rpc.blocks import tile_blocks
+from segmentd.rpc.blocks import fill, tile_pieces
 from segmentd.rpc.convert import model_reference, pixel_type_record, segmentation_message
 from segmentd.rpc.faults import bad_field
 from segmentd.rpc.plane_call import Announced, PlaneCall, PlaneCalls
@@ -31,8 +31,10 @@ async def run(
         aclosing(call.tiles()) as tiles,
     ):
         async for tile in tiles:
-            for block in tile_blocks(tile.region, tile.labels, tile.confidence, first.head.encoding):
-                yield pb.SegmentPlaneResponse(block=block)
+            for piece in tile_pieces(tile.region, tile.labels, tile.confidence):
+                response = pb.SegmentPlaneResponse()
+                fill(response.block, piece, first.head.encoding)
+                yield response
     yield pb.SegmentPlaneResponse(summary=segmentation_message(_summary(plane, call)))
 
 

@@ -14,7 +14,7 @@ from segmentd.records import Region, ResultEvent, Segmentation, SegmentationStat
 from segmentd.results.feed import Feed, Heartbeat
 from segmentd.results.journal import Journal
 from segmentd.rpc import segment_plane
-from segmentd.rpc.blocks import split
+from segmentd.rpc.blocks import fill, split
 from segmentd.rpc.convert import event_message, event_number, page_size, page_start, resource_id
 from segmentd.rpc.faults import Context, bad_field, fault_of, status_of
 from segmentd.rpc.pixels import PixelReader
@@ -60,8 +60,10 @@ class SegmentationService(segmentation_service_pb2_grpc.SegmentationServiceServi
         region = Region(0, 0, record.height, record.width)
         if request.HasField("region") and record.state is SegmentationState.SUCCEEDED:
             region = _inside(request.region, record)
-        async for block in self._pixels.blocks(record, region, request.encoding):
-            yield pb.ReadSegmentationResponse(block=block)
+        async for piece in self._pixels.pieces(record, region):
+            response = pb.ReadSegmentationResponse()
+            fill(response.block, piece, request.encoding)
+            yield response
 
     async def SubscribeSegmentations(
         self, request: pb.SubscribeSegmentationsRequest, context: Context
@@ -103,13 +105,14 @@ class SegmentationService(segmentation_service_pb2_grpc.SegmentationServiceServi
         count = sum(1 for _ in split(whole))
         sent = 0
         try:
-            async for block in self._pixels.blocks(record, whole, request.encoding):
+            async for piece in self._pixels.pieces(record, whole):
                 if not sent:
                     head.block_count = count
                     yield pb.SubscribeSegmentationsResponse(head=head)
                 sent += 1
-                last = cursor if sent == count else ""
-                yield pb.SubscribeSegmentationsResponse(block=block, cursor=last)
+                part = pb.SubscribeSegmentationsResponse(cursor=cursor if sent == count else "")
+                fill(part.block, piece, request.encoding)
+                yield part
         except SegmentdError as error:
             # Also when some blocks are out: the head once more, so that the subscriber gets past it.
             head.block_count = 0
