@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -24,6 +25,9 @@ from .scene import Scene
 from .wire import refusal
 
 pytestmark = pytest.mark.e2e
+needs_tritonclient = pytest.mark.skipif(
+    importlib.util.find_spec("tritonclient") is None, reason="needs tritonclient, of the extra dev"
+)
 SHM = Path("/dev/shm")
 IMAGE = np.random.default_rng(1).integers(0, 256, (3, 70, 90)).repeat(5, 1).repeat(5, 2).astype(np.uint8)[0]
 
@@ -200,8 +204,36 @@ def test_the_stock_client_of_triton(face: Face, tmp_path: Path) -> None:
     labels, confidence = face.daemon.client().segment(IMAGE, "cells")
     np.savez(tmp_path / "expected.npz", image=IMAGE, labels=labels, confidence=confidence)
     script = Path(__file__).with_name("triton_script.py")
-    # In a process of its own: its messages and ours have the same names.
-    command = [sys.executable, "-W", "error", script, face.daemon.address, "cells", tmp_path / "expected.npz"]
+    assert "all of it works" in run_alone(script, face.daemon.address, "cells", tmp_path / "expected.npz")
+
+
+@pytest.mark.slow
+@needs_tritonclient
+def test_the_example_and_what_the_pages_show(face: Face, repository: Path, tmp_path: Path) -> None:
+    labels, _ = face.daemon.client().segment(IMAGE, "cells", min_confidence=50)
+    np.save(tmp_path / "frame.npy", IMAGE)
+    example = repository / "clients" / "examples" / "triton_client.py"
+    said = run_alone(example, face.daemon.address, "cells", tmp_path / "frame.npy", tmp_path / "labels.npy")
+    np.testing.assert_array_equal(np.load(tmp_path / "labels.npy"), labels)
+    assert f"'label 2': {np.count_nonzero(labels == 2)}" in said
+
+    before = f"import numpy as np; frame = np.load({str(tmp_path / 'frame.npy')!r})\n"
+    for page in ("README.md", "clients/any-language.md"):
+        text = (repository / page).read_text(encoding="utf-8")
+        (shown,) = (
+            block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "triton" in block
+        )
+        ours = {"127.0.0.1:50051": face.daemon.address, '"nuclei"': '"cells"', "UINT16": "UINT8"}
+        for theirs, own in ours.items():
+            assert theirs in shown
+            shown = shown.replace(theirs, own)
+        (tmp_path / "shown.py").write_text(f"{before}{shown}\nprint(labels.shape)", encoding="utf-8")
+        assert str(IMAGE.shape) in run_alone(tmp_path / "shown.py")
+
+
+def run_alone(script: Path, *arguments: str | Path) -> str:
+    """Run a script in a process of its own, as its messages and ours have the same names."""
+    command = [sys.executable, "-W", "error", script, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-    assert "all of it works" in done.stdout
+    return done.stdout
