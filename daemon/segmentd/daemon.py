@@ -125,6 +125,7 @@ class Daemon:
             for watch in watches.list():
                 await self._unless_stopped(asyncio.to_thread(clean_temporaries, watch.spec.results))
             address = await server.start(self._settings.server.listen)
+            await self._serve_metrics(stack, engine, watches, journal, server)
             running = [
                 asyncio.create_task(watches.run(), name="watches"),
                 asyncio.create_task(self._look_after(journal), name="journal"),
@@ -173,6 +174,22 @@ class Daemon:
         return task.result()
 
     # ------------------------------------------------------------ beside the work
+
+    async def _serve_metrics(
+        self, stack: AsyncExitStack, engine: Engine, watches: Watches, journal: Journal, server: Server
+    ) -> None:
+        """Serve the page for Prometheus, if one is wanted."""
+        address = self._settings.metrics.address()
+        if address is None:
+            return
+        from segmentd.rpc.metrics import DaemonCollector
+        from segmentd.rpc.metrics_page import MetricsPage
+
+        loop = asyncio.get_running_loop()
+        collector = DaemonCollector(engine, watches, journal, lambda: server.subscribers, loop)
+        page = MetricsPage(*address, collector)
+        stack.push_async_callback(asyncio.to_thread, page.close)
+        _log.info("metrics are served", url=f"http://{page.address}/metrics")
 
     def _in_background(self, stack: AsyncExitStack, work: Coroutine[Any, Any, None]) -> None:
         stack.callback(asyncio.create_task(work).cancel)

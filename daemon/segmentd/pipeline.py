@@ -85,7 +85,7 @@ class Pipeline:
     hold : callable
         Told why the watch waits, and "" when it goes on.
     ended : callable
-        Told the segmentations of each image that was recorded.
+        Told of each image that was recorded: how it ended, and its segmentations.
 
     Attributes
     ----------
@@ -101,7 +101,7 @@ class Pipeline:
         journal: Journal,
         feed: Feed,
         hold: Callable[[str], None],
-        ended: Callable[[Sequence[Segmentation]], None] = lambda _: None,
+        ended: Callable[[ImageOutcome, Sequence[Segmentation]], None] = lambda outcome, records: None,
     ) -> None:
         self._spec = spec
         self._engine = engine
@@ -287,7 +287,8 @@ class Pipeline:
         crashpoints.reach("before-commit")
         while True:
             try:
-                await asyncio.to_thread(self._journal.record, outcome, records)
+                with telemetry.stage("publish"):
+                    await asyncio.to_thread(self._journal.record, outcome, records)
                 break
             except SegmentdError as error:
                 if error.reason is not Reason.DISK_FULL:
@@ -296,4 +297,4 @@ class Pipeline:
         self._go_on()
         crashpoints.reach("before-notify")
         self._feed.notify()
-        self._ended(records)
+        self._ended(outcome, records)

@@ -112,6 +112,7 @@ def segment_image(
                 if pending is not None:
                     pending.result()
                 pending = background.submit(_write, writer, index, band)
+            telemetry.observe("compute", tally.compute_seconds)
             records.append(_record_of(image, card, page, index, tally))
             if recent is not None and keep:
                 fresh.append(plane)

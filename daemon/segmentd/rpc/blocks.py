@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import zstandard
 
+from segmentd import telemetry
 from segmentd.records import Region
 from segmentd.rpc.convert import region_message
 from segmentd.v1 import pixels_pb2
@@ -36,10 +37,15 @@ def block_message(
     """One block; `labels` and `confidence` are uint8 (h, w) of the region."""
     zstd = encoding == pixels_pb2.ENCODING_ZSTD
     pack = zstandard.ZstdCompressor(level=1).compress if zstd else bytes
+    packed = [
+        b"" if plane is None else pack(np.ascontiguousarray(plane).tobytes())
+        for plane in (labels, confidence)
+    ]
+    telemetry.count("api_sent_bytes", sum(map(len, packed)))
     return pixels_pb2.Block(
         region=region_message(region),
-        labels=pack(np.ascontiguousarray(labels).tobytes()),
-        confidence=b"" if confidence is None else pack(np.ascontiguousarray(confidence).tobytes()),
+        labels=packed[0],
+        confidence=packed[1],
         encoding=pixels_pb2.ENCODING_ZSTD if zstd else pixels_pb2.ENCODING_RAW,
     )
 

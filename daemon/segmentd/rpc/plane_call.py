@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from segmentd import telemetry
 from segmentd.compute.postprocessing import CRF, postprocessings
 from segmentd.engine.segmenter import Tally, TileResult
 from segmentd.engine.source import ArraySource
@@ -121,6 +122,7 @@ class PlaneCalls:
             device_reason=call.tally.device_reason,
             compute_seconds=call.tally.compute_seconds,
         )
+        telemetry.count("submitted_planes")
         yield pb.SegmentPlaneResponse(summary=segmentation_message(summary))
 
     @contextmanager
@@ -245,6 +247,7 @@ async def _receive(requests: AsyncIterator[pb.SegmentPlaneRequest], head: _Head)
             )
         buffer[filled:end] = np.frombuffer(request.pixels, np.uint8)
         filled = end
+        telemetry.count("api_received_bytes", len(request.pixels))
     if filled != len(buffer):
         raise bad_field("pixels", f"{filled:,} bytes were sent, the head announced {len(buffer):,}")
     values: npt.NDArray[np.generic] = buffer.view(np.dtype(head.pixel_type.value).newbyteorder("<"))

@@ -80,7 +80,7 @@ class Server:
         )
         self._health = health.aio.HealthServicer()
         self._segmentations = segmentations = SegmentationService(engine, watches, journal, feed)
-        server = ServerService(engine, watches, journal, feed, lambda: segmentations.subscribers)
+        server = ServerService(engine, watches, journal, feed, lambda: self.subscribers)
         models = ModelService(trainings.library, engine.lane.name, watches, trainings)
         files = TrainingFiles(trainings, settings.roots)
         training = TrainingService(trainings, files, models)
@@ -93,6 +93,11 @@ class Server:
         if settings.reflection:
             names = (*SERVICE_NAMES, health.SERVICE_NAME, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, self._grpc)
+
+    @property
+    def subscribers(self) -> int:
+        """How many subscriptions are open."""
+        return self._segmentations.subscribers
 
     async def start(self, listen: str) -> str:
         """Bind and serve; returns the address with the real port.

@@ -13,6 +13,7 @@ from pydantic import Field
 from segmentd.errors import ConfigurationError
 from segmentd.records import WatchSpec
 from segmentd.settings import problems
+from segmentd.settings.observing import MetricsSettings
 from segmentd.settings.schema import (
     DeviceSettings,
     JournalSettings,
@@ -33,6 +34,7 @@ class Settings(Table):
     device: DeviceSettings = Field(default_factory=DeviceSettings)
     models: ModelSettings = Field(default_factory=ModelSettings)
     journal: JournalSettings = Field(default_factory=JournalSettings)
+    metrics: MetricsSettings = Field(default_factory=MetricsSettings)
     watch: tuple[WatchSettings, ...] = ()
 
     @property
@@ -96,7 +98,10 @@ def parse(data: Mapping[str, Any], base: Path) -> Settings:
     device = read_table(DeviceSettings, data.get("device", {}), "device", base, found)
     models = read_table(ModelSettings, data.get("models", {}), "models", base, found)
     journal = read_table(JournalSettings, data.get("journal", {}), "journal", base, found)
+    metrics = read_table(MetricsSettings, data.get("metrics", {}), "metrics", base, found)
     watches = read_watches(data.get("watch", []), base, server.roots if server else (), found)
-    if found or server is None or device is None or models is None or journal is None:
+    if found or server is None or device is None or models is None or journal is None or metrics is None:
         raise ConfigurationError(found)
-    return Settings(server=server, device=device, models=models, journal=journal, watch=watches)
+    return Settings(
+        server=server, device=device, models=models, journal=journal, metrics=metrics, watch=watches
+    )
