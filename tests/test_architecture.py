@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import sysconfig
@@ -75,3 +76,24 @@ def test_help_of_every_command_imports_nothing_heavy(module: str) -> None:
     assert seen["codes"]
     assert set(seen["codes"].values()) == {0}
     assert set(HEAVY_PACKAGES).isdisjoint(seen["modules"])
+
+
+def test_without_a_gpu_nothing_of_it_is_imported() -> None:
+    source = """
+import json, sys
+import segmentd.daemon
+from segmentd.engine.choice import make_lane
+from segmentd.settings import DeviceSettings
+
+make_lane(DeviceSettings(threads=1)).close()
+print(json.dumps(sorted(sys.modules)))
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "SEGMENTD_FAKE_DEVICE"}
+    done = subprocess.run(
+        [sys.executable, "-c", source], capture_output=True, text=True, check=True, env=environment
+    )
+    modules = set(json.loads(done.stdout))
+    ours = {name for name in modules if name.startswith(("segmentd.engine.cuda", "segmentd.compute.cuda"))}
+    assert (
+        ours | modules & {"cupy", "cupyx", "cucim", "nvforest", "cuml", "segmentd.engine.selftest"} == set()
+    )

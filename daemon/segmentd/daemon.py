@@ -6,11 +6,13 @@ import asyncio
 import signal
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack, closing, suppress
+from pathlib import Path
 from typing import Any, TypeVar
 
 from segmentd import crashpoints, telemetry
 from segmentd.engine.choice import make_lane
-from segmentd.engine.scheduler import Scheduler
+from segmentd.engine.lanes import Lane
+from segmentd.engine.scheduler import PLANES_PER_LANE, Scheduler
 from segmentd.errors import ConfigurationError, Reason, SegmentdError
 from segmentd.models.registry import Registry
 from segmentd.pipeline import Engine
@@ -24,6 +26,7 @@ from segmentd.results.feed import Feed
 from segmentd.results.journal import Journal
 from segmentd.results.reserve import RESERVE_BYTES
 from segmentd.results.watch_store import WatchStore
+from segmentd.rpc.observing import metrics_served
 from segmentd.rpc.server import Server
 from segmentd.settings import Settings
 from segmentd.training_jobs.opening import open_trainings
@@ -97,11 +100,14 @@ class Daemon:
             journal = stack.enter_context(closing(await self._unless_stopped(opening)))
             self._claims.claim(folder, subject="journal.folder").hold()  # it may have been made just now
             pool = stack.enter_context(WorkerPool(DECODERS))
-            lane = make_lane(self._settings.device, self._settings.models.vgg19_weights)
+            scheduler = Scheduler()
+            lane = make_lane(self._settings.device, self._settings.models.vgg19_weights, scheduler.wanted)
+            scheduler.slots = PLANES_PER_LANE * max(1, len(lane.devices()) - 1)
+            scheduler.at_hand = lambda model: lane.at_hand(Path(model))
             stack.callback(lane.close)
             feed = Feed(journal)
             registry = Registry(self._settings.models.folder, lane.load, lane.unload)
-            engine = Engine(registry, lane, Scheduler())
+            engine = Engine(registry, lane, scheduler)
             watches = Watches(
                 self._settings.watch,
                 self._settings.server.roots,
@@ -125,7 +131,8 @@ class Daemon:
             for watch in watches.list():
                 await self._unless_stopped(asyncio.to_thread(clean_temporaries, watch.spec.results))
             address = await server.start(self._settings.server.listen)
-            await self._serve_metrics(stack, engine, watches, journal, server)
+            page = metrics_served(self._settings.metrics, engine, watches, journal, server.subscribers)
+            await stack.enter_async_context(page)
             running = [
                 asyncio.create_task(watches.run(), name="watches"),
                 asyncio.create_task(self._look_after(journal), name="journal"),
@@ -135,7 +142,7 @@ class Daemon:
                 with suppress(_StoppedError):
                     await self._unless_stopped(self._first_scans(watches, running))
                     await server.set_serving(True)
-                    telling_health = self._tell_health(server, journal, watches)
+                    telling_health = self._look_around(server, journal, watches, lane)
                     running.append(asyncio.create_task(telling_health, name="health"))
                     self._notifier.ready()
                     ready(address)
@@ -175,22 +182,6 @@ class Daemon:
 
     # ------------------------------------------------------------ beside the work
 
-    async def _serve_metrics(
-        self, stack: AsyncExitStack, engine: Engine, watches: Watches, journal: Journal, server: Server
-    ) -> None:
-        """Serve the page for Prometheus, if one is wanted."""
-        address = self._settings.metrics.address()
-        if address is None:
-            return
-        from segmentd.rpc.metrics import DaemonCollector
-        from segmentd.rpc.metrics_page import MetricsPage
-
-        loop = asyncio.get_running_loop()
-        collector = DaemonCollector(engine, watches, journal, lambda: server.subscribers, loop)
-        page = MetricsPage(*address, collector)
-        stack.push_async_callback(asyncio.to_thread, page.close)
-        _log.info("metrics are served", url=f"http://{page.address}/metrics")
-
     def _in_background(self, stack: AsyncExitStack, work: Coroutine[Any, Any, None]) -> None:
         stack.callback(asyncio.create_task(work).cancel)
 
@@ -220,11 +211,12 @@ class Daemon:
                 _log.warning("old events stay for now", why=error.message)
             await asyncio.sleep(RETENTION_SECONDS)
 
-    async def _tell_health(self, server: Server, journal: Journal, watches: Watches) -> None:
-        """Tell health checks while images wait because a disk is full or cannot be written to."""
+    async def _look_around(self, server: Server, journal: Journal, watches: Watches, lane: Lane) -> None:
+        """Tell health checks while images wait for a disk, and give memory of devices back."""
         while True:
             if journal.short_of_room:
                 await asyncio.to_thread(journal.regain_room)
+            await asyncio.to_thread(lane.tidy)
             await server.set_healthy(not any(watch.waits_for_disk for watch in watches.list()))
             await asyncio.sleep(HEALTH_SECONDS)
 

@@ -128,6 +128,30 @@ def test_a_required_device_that_fails_holds_the_watch(
             assert check(next(results), cpu, blobs_model) == "simulated:0"
 
 
+def test_models_on_a_device_with_little_memory(
+    place: Callable[..., DaemonProcess], cpu: CpuLane, blobs_model: Path
+) -> None:
+    daemon = simulated(place, "memory:1000000000")
+    daemon.device["memory_budget"] = "400MiB"
+    write_blobs(daemon.hot / "a.tif", 7)
+    with daemon.start(), daemon.client() as client:
+        with client.subscribe("hot", start="oldest", timeout=60) as results:
+            assert check(next(results), cpu, blobs_model) == "simulated:0"
+        device = client.server().devices[0]
+        assert (list(device.resident_models), device.model_load_count) == (["blobs"], 1)
+        assert (device.memory_budget_bytes, device.memory_used_bytes > 0) == (400 << 20, True)
+        assert client.load_model("blobs").device == "simulated:0"
+        daemon.stop()
+        daemon.environment["SEGMENTD_FAKE_DEVICE"] = "memory:1000"
+        write_blobs(daemon.hot / "b.tif", 8)
+        daemon.start()
+        with client.subscribe("hot", start="oldest", timeout=60) as results:
+            assert [check(next(results), cpu, blobs_model) for _ in range(2)] == ["simulated:0", "cpu"]
+        with pytest.raises(DaemonError, match="simulated:0 has no room for the model") as refused:
+            client.load_model("blobs")
+        assert refused.value.reason == "DEVICE_UNAVAILABLE"
+
+
 def test_a_required_gpu_that_does_not_exist_exits_78(tmp_path: Path) -> None:
     ended = start_in_vain(
         tmp_path,

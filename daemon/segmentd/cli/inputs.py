@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import NoReturn
 
 from segmentd.cli import exits
 from segmentd.ingest.names import is_image
@@ -37,6 +38,31 @@ def named_inputs(images: list[Path], keep_paths: bool) -> list[tuple[Path, bytes
                 "folders, or name each input once"
             )
     return [(path, relative) for relative, path in named.items()]
+
+
+def find_model(reference: str, folder: Path | None) -> Path:
+    """The file of a model: a path, or what bears that id or name in `folder` (default: the daemon's).
+
+    Raises
+    ------
+    SegmentdError
+        MODEL_NOT_FOUND, MODEL_AMBIGUOUS.
+    """
+    import asyncio
+
+    from segmentd.models.registry import Registry
+    from segmentd.settings import load
+    from segmentd.settings.values import MODEL_SUFFIXES
+
+    path = Path(reference)
+    if path.suffix in MODEL_SUFFIXES or path.is_file():
+        return path
+    registry = Registry(folder or load(None).models.folder, _unused, _unused)
+    return asyncio.run(registry.find(reference)).path
+
+
+def _unused(path: Path) -> NoReturn:
+    raise AssertionError(f"looking for a model does not load it: {path}")
 
 
 def _kept(path: Path) -> bytes:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import segmentd
-from segmentd.cli import check_config, demo, exits, rebuild_journal, run, segment, train
+from segmentd.cli import check_config, demo, doctor, exits, rebuild_journal, run, segment, train, verify
 
 app = typer.Typer(
     name="segmentd",
@@ -21,6 +21,8 @@ app.command("run")(run.run)
 app.command("demo")(demo.demo)
 app.command("train")(train.train)
 app.command("segment")(segment.segment)
+app.command("verify")(verify.verify)
+app.command("doctor")(doctor.doctor)
 app.command("check-config")(check_config.check_config)
 app.command("rebuild-journal")(rebuild_journal.rebuild_journal)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -117,7 +117,7 @@ def _segment(
     keep_paths: bool,
 ) -> int:
     from segmentd.cli import show
-    from segmentd.cli.inputs import named_inputs
+    from segmentd.cli.inputs import find_model, named_inputs
     from segmentd.engine.lane import CpuLane
     from segmentd.errors import SegmentdError
     from segmentd.models.registry import Lease
@@ -126,7 +126,7 @@ def _segment(
     from segmentd.workers import WorkerPool
 
     inputs = named_inputs(images, keep_paths)
-    path = _find_model(model, models)
+    path = find_model(model, models)
     rows: list[list[str]] = []
     failed = 0
     lane = CpuLane(*device)
@@ -171,24 +171,6 @@ def _one(
 
     with open_image(pool, image) as opened:
         return segment_image(opened, lease, lane, options, target)
-
-
-def _find_model(reference: str, folder: Path | None) -> Path:
-    import asyncio
-
-    from segmentd.models.registry import Registry
-    from segmentd.settings import load
-    from segmentd.settings.values import MODEL_SUFFIXES
-
-    path = Path(reference)
-    if path.suffix in MODEL_SUFFIXES or path.is_file():
-        return path
-    registry = Registry(folder or load(None).models.folder, _unused, _unused)
-    return asyncio.run(registry.find(reference)).path
-
-
-def _unused(path: Path) -> NoReturn:
-    raise AssertionError(f"looking for a model does not load it: {path}")
 
 
 def _row(image: Path, records: list[Segmentation]) -> list[str]:

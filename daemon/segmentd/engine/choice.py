@@ -2,32 +2,84 @@
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from segmentd.engine import simulated_device
+from segmentd.engine.device import Device
 from segmentd.engine.device_lane import DeviceLane
+from segmentd.engine.device_turns import MemoryRules
 from segmentd.engine.lane import CpuLane
+from segmentd.engine.lane_group import LaneGroup
 from segmentd.engine.lanes import Lane
 from segmentd.errors import ConfigurationError
+from segmentd.process import gpu_probe
 from segmentd.settings import DeviceSettings
 
-NO_GPU = "this version computes on the CPU only"
 
+def make_lane(
+    settings: DeviceSettings,
+    vgg19_weights: Path | None = None,
+    wanted: Callable[[], Sequence[str]] = tuple,
+) -> Lane:
+    """Make the lane for `[device]`.
 
-def make_lane(settings: DeviceSettings, vgg19_weights: Path | None = None) -> Lane:
-    """Make the lane for `[device]`; `vgg19_weights` is what deep features are computed with.
+    Parameters
+    ----------
+    settings : DeviceSettings
+        The table.
+    vgg19_weights : Path, optional
+        What deep features are computed with.
+    wanted : callable
+        Files of the models that planes wait for, the next one first.
 
     Raises
     ------
     ConfigurationError
         A GPU is required and there is none, or SEGMENTD_FAKE_DEVICE cannot be read.
     """
-    device = simulated_device.from_environment()
-    if device is not None and settings.prefer != "cpu":
-        return DeviceLane(
-            device, CpuLane(settings.threads, vgg19_weights=vgg19_weights), settings.require_gpu
-        )
+    devices, why_none = devices_of(settings)
+    if devices:
+        cpu = CpuLane(settings.threads, vgg19_weights=vgg19_weights)
+        rules = MemoryRules(settings.memory_budget, settings.give_back_seconds)
+        lanes = [
+            DeviceLane(device, cpu, settings.require_gpu, rules=rules, wanted=wanted) for device in devices
+        ]
+        return lanes[0] if len(lanes) == 1 else LaneGroup(lanes, cpu)
     if settings.require_gpu:
-        raise ConfigurationError([f"device.require_gpu = true: must be false; {NO_GPU}"])
-    why = f"device.prefer is cuda, but {NO_GPU}" if settings.prefer == "cuda" else ""
+        raise ConfigurationError([f"device.require_gpu = true: must be false here; {why_none}"])
+    why = f"device.prefer is cuda, but {why_none}" if settings.prefer == "cuda" else ""
     return CpuLane(settings.threads, why, vgg19_weights)
+
+
+def devices_of(settings: DeviceSettings) -> tuple[Sequence[Device], str]:
+    """The devices beside the CPU that are wanted and can be used, and why there are none.
+
+    Raises
+    ------
+    ConfigurationError
+        SEGMENTD_FAKE_DEVICE cannot be read.
+    """
+    if settings.prefer == "cpu":
+        return [], "device.prefer is cpu"
+    simulated = simulated_device.from_environment()
+    if simulated:
+        return simulated, ""
+    if not gpu_probe.has_cupy():
+        return [], gpu_probe.NO_CUPY
+    return _cards()
+
+
+def _cards() -> tuple[Sequence[Device], str]:
+    """Cards that have passed their test in a process of its own; only then is CuPy imported here."""
+    from segmentd.engine.cuda_check import find_cards
+    from segmentd.engine.cuda_device import CudaDevice
+
+    found = find_cards()
+    sound = [(number, card) for number, card in enumerate(found.cards) if not card.fault]
+    if not sound:
+        faults = [f"{card.name}: {card.fault}" for card in found.cards]
+        return [], "; ".join(faults) or found.reason
+    cupy = importlib.import_module("cupy")
+    return [CudaDevice(cupy, number, card.name) for number, card in sound], ""

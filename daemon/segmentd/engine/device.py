@@ -22,6 +22,10 @@ class DeviceOutOfMemoryError(Exception):
         self.batch = batch
 
 
+class NoRoomError(Exception):
+    """A model cannot be brought now, since others are in use; the message says what a device has."""
+
+
 class DeviceLostError(Exception):
     """The device is gone, or does what it should not; the message says how that showed."""
 
@@ -57,6 +61,9 @@ class Device(Protocol):
 
     def open(self) -> None:
         """Begin anew, with nothing loaded. Raises DeviceLostError while there is no device."""
+
+    def free_bytes(self) -> int | None:
+        """What models may still take on the device, whoever uses the rest; None where it cannot tell."""
 
     def load(self, model: Predictor) -> None:
         """Bring a model to the device. Raises DeviceOutOfMemoryError, DeviceLostError."""

@@ -85,6 +85,20 @@ class CpuLane:
         with self._lock:
             self._models.pop(path, None)
 
+    def pin(self, path: Path) -> None:
+        """Models in memory stay there anyway."""
+
+    def device_of(self, path: Path) -> str:
+        """Always the CPU."""
+        return self.name
+
+    def at_hand(self, path: Path) -> bool:
+        """No model is better than another."""
+        return True
+
+    def tidy(self) -> None:
+        """Nothing is given back."""
+
     def segment(
         self,
         path: Path,

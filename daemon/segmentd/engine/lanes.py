@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segmentd.engine.ahead import one_ahead
+from segmentd.engine.device_memory import MemoryState
 from segmentd.engine.loaded import Job
 from segmentd.engine.segmenter import Band, BandResult, TileResult
 from segmentd.engine.shelves import Shelves, shelf_rows
@@ -28,6 +29,7 @@ class DeviceState:
     display_name: str
     threads: int
     reason: str = ""
+    memory: MemoryState | None = None
 
 
 class Lane(Protocol):
@@ -40,6 +42,18 @@ class Lane(Protocol):
 
     def unload(self, path: Path) -> None:
         """Forget a model."""
+
+    def pin(self, path: Path) -> None:
+        """Keep a loaded model on the device until it is unloaded; DEVICE_UNAVAILABLE where it has no room."""
+
+    def device_of(self, path: Path) -> str:
+        """The device that a loaded model is on."""
+
+    def at_hand(self, path: Path) -> bool:
+        """Whether a plane of this model could be computed at once, without loading anything."""
+
+    def tidy(self) -> None:
+        """Give memory of the device back where that is due; to be called about every second."""
 
     def segment(
         self,

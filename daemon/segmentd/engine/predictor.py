@@ -68,6 +68,8 @@ class TilePredictor(ABC):
         Tiles begin at multiples of this.
     reach_px : int
         How far around a pixel the model reads, in pixels.
+    forest : PacketForest
+        The forest, laid out for packets.
     plane_count : int
         Features of a pixel that the forest uses.
     packets_at_once : int
@@ -80,10 +82,12 @@ class TilePredictor(ABC):
     plane_count: int
     packets_at_once = PACKETS_AT_ONCE
 
-    def __init__(self, card: ModelCard, forest: packets.PacketForest) -> None:
+    def __init__(
+        self, card: ModelCard, forest: packets.PacketForest, kernel: packets.Kernel | None = None
+    ) -> None:
         self.card = card
-        self._forest = forest
-        self._kernel = packets.choose_kernel()
+        self.forest = forest
+        self._kernel = packets.choose_kernel(kernel)
 
     @abstractmethod
     def lay_out(self, cut: Cut) -> Callable[[int, int, Floats], None]:
@@ -101,7 +105,7 @@ class TilePredictor(ABC):
             with telemetry.stage("forest"):
                 part = (slice(None), columns)
                 packets.classify(
-                    self._forest, features, labels[part], confidence[part], _scratch.forest, self._kernel
+                    self.forest, features, labels[part], confidence[part], _scratch.forest, self._kernel
                 )
         return labels, confidence
 
@@ -115,7 +119,7 @@ class TilePredictor(ABC):
         for columns, features in self._parts(cut):
             with telemetry.stage("forest"):
                 found[:, :, columns] = packets.scores(
-                    self._forest,
+                    self.forest,
                     features,
                     height,
                     columns.stop - columns.start,
@@ -139,25 +143,33 @@ class TilePredictor(ABC):
 
 
 class Predictor(TilePredictor):
-    """A forest on filters."""
+    """A forest on filters, walked by the fastest kernel or the given one."""
 
     tile_px = 512
     step_px = 1
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, kernel: packets.Kernel | None = None) -> None:
         used = np.zeros(model.forest.feature_count, np.bool_)
         used[model.forest.feature[model.forest.feature >= 0]] = True
         feature_set = filter_sets()[model.card.feature_set]
-        self._plan = plan_features(feature_set, model.card.channel_count, used)
-        self.reach_px = self._plan.reach_px
-        self.plane_count = self._plan.plane_count
-        super().__init__(model.card, packets.compile_forest(model.forest, self._plan.plane_of_feature))
+        self.plan = plan_features(feature_set, model.card.channel_count, used)
+        self.reach_px = self.plan.reach_px
+        self.plane_count = self.plan.plane_count
+        forest = packets.compile_forest(model.forest, self.plan.plane_of_feature)
+        super().__init__(model.card, forest, kernel)
+
+    @property
+    def size_bytes(self) -> int:
+        """What the model takes on a device, in bytes."""
+        forest, plan = self.forest, self.plan
+        arrays = (forest.nodes, forest.roots, forest.leaf_trees, forest.leaf_values, plan.steps, plan.weights)
+        return sum(array.nbytes for array in arrays)
 
     def lay_out(self, cut: Cut) -> Callable[[int, int, Floats], None]:
         """The tile is laid out once; features of a few packets are computed where they stay in the cache."""
         with telemetry.stage("features"):
             fast_features.load(
-                self._plan,
+                self.plan,
                 cut.pixels,
                 cut.core,
                 cut.border_px,
@@ -169,6 +181,6 @@ class Predictor(TilePredictor):
             )
 
         def fill(first: int, count: int, features: Floats) -> None:
-            fast_features.compute(self._plan, _scratch.features, first, features)
+            fast_features.compute(self.plan, _scratch.features, first, features)
 
         return fill

@@ -121,6 +121,11 @@ class PlaneJob:
         The channels that the model uses.
     options : SegmentOptions
         Border, tile and minimum confidence.
+
+    Attributes
+    ----------
+    scale, level
+        As for `segmentd.compute.fast_features.load`.
     """
 
     def __init__(
@@ -134,8 +139,8 @@ class PlaneJob:
         self.tile_px = -(-(options.tile_px or predictor.tile_px) // step) * step
         card = predictor.card
         self._border_px = card.border_px if options.border_px is None else options.border_px
-        self._scale = normalize.measure(self._blocks, card.normalization)
-        self._level = fast_features.grey_level(source.rows(0, 1)[channels][:, 0], self._scale)
+        self.scale = normalize.measure(self._blocks, card.normalization)
+        self.level = fast_features.grey_level(source.rows(0, 1)[channels][:, 0], self.scale)
 
     @property
     def seamless(self) -> bool:
@@ -172,6 +177,15 @@ class PlaneJob:
     def run_tile(self, band: Band, core: Region) -> TileResult:
         """Compute one tile; may run in any thread, tiles do not depend on one another."""
         labels, confidence = self.predictor.run(self._cut(band, core))
+        return self.finished(band, core, labels, confidence)
+
+    def around(self, band: Band, core: Region) -> npt.NDArray[np.generic]:
+        """Cut a tile with what the model reads around it: array (C, h + 2 reach, w + 2 reach)."""
+        reach, height = self.predictor.reach_px, self.source.shape[1]
+        return tiling.cut(band.used, core, reach, self._border_px, band.low, height)
+
+    def finished(self, band: Band, core: Region, labels: Bytes, confidence: Bytes) -> TileResult:
+        """A computed tile, with label 0 where the confidence is too low or the pixel is no number."""
         labels = apply_minimum_confidence(labels, confidence, self._options.min_confidence)
         if band.mask is not None:
             first = core.y - band.start
@@ -182,7 +196,7 @@ class PlaneJob:
 
     def _cut(self, band: Band, core: Region) -> Cut:
         height = self.source.shape[1]
-        return Cut(band.used, core, self._border_px, self._scale, self._level, band.low, height)
+        return Cut(band.used, core, self._border_px, self.scale, self.level, band.low, height)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ from segmentd.records import Region
 
 VARIABLE = "SEGMENTD_FAKE_DEVICE"
 MAX_BATCH = 8
-_FORMS = "oom_above:N, oom_always, lost_after:N, nan_after:N or slow:SECONDS"
+_FORMS = "oom_above:N, oom_always, lost_after:N, nan_after:N, memory:BYTES or slow:SECONDS"
+FAULTS = ("oom_above", "lost_after", "nan_after", "memory")
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,8 @@ class Fault:
     kind : str
         `oom_above`: out of memory with more than `number` tiles at once; `oom_always`: with any;
         `lost_after`: gone after `number` batches, until it is opened again; `nan_after`: after so many
-        batches its confidence is not a number, until it is opened again; `slow`: each batch takes
-        `number` seconds longer.
+        batches its confidence is not a number, until it is opened again; `memory`: models have `number` bytes
+        together; `slow`: each batch takes `number` seconds longer.
     number : float
         As the kind has it.
     """
@@ -42,8 +43,8 @@ class Fault:
     number: float = 0.0
 
 
-def from_environment() -> SimulatedDevice | None:
-    """The device that SEGMENTD_FAKE_DEVICE asks for; none where it is not set.
+def from_environment() -> list[SimulatedDevice]:
+    """The devices that SEGMENTD_FAKE_DEVICE asks for, with commas between them; none where it is not set.
 
     Raises
     ------
@@ -51,14 +52,16 @@ def from_environment() -> SimulatedDevice | None:
         The value has none of the known forms.
     """
     value = os.environ.get(VARIABLE, "")
-    return SimulatedDevice(parse(value)) if value else None
+    faults = [parse(part) for part in value.split(",")] if value else []
+    return [SimulatedDevice(fault, number=number) for number, fault in enumerate(faults)]
 
 
 def parse(value: str) -> Fault:
     """Read a value of SEGMENTD_FAKE_DEVICE."""
     if value == "oom_always":
         return Fault(value)
-    match = re.fullmatch(r"(oom_above|lost_after|nan_after):(\d{1,9})|(slow):(\d{1,9}(?:\.\d{1,9})?)", value)
+    kinds = "|".join(FAULTS)
+    match = re.fullmatch(rf"({kinds}):(\d{{1,15}})|(slow):(\d{{1,9}}(?:\.\d{{1,9}})?)", value)
     if match is None:
         raise ConfigurationError([f"{VARIABLE} = {json.dumps(value)}: must be {_FORMS}"])
     return Fault(match[1] or match[3], float(match[2] or match[4]))
@@ -67,8 +70,8 @@ def parse(value: str) -> Fault:
 class SimulatedDevice:
     """A device on the CPU; the attributes are those of `segmentd.engine.device.Device`."""
 
-    def __init__(self, fault: Fault, sleep: Callable[[float], None] = time.sleep) -> None:
-        self.name = "simulated:0"
+    def __init__(self, fault: Fault, sleep: Callable[[float], None] = time.sleep, number: int = 0) -> None:
+        self.name = f"simulated:{number}"
         self.display_name = f"simulated device ({fault.kind})"
         self.max_batch = MAX_BATCH
         self._fault = fault
@@ -81,8 +84,17 @@ class SimulatedDevice:
         self._batches = 0
         self._loaded.clear()
 
+    def free_bytes(self) -> int | None:
+        """What is left of the memory that the fault gives it."""
+        if self._fault.kind != "memory":
+            return None
+        return int(self._fault.number) - sum(model.size_bytes for model in self._loaded)
+
     def load(self, model: Predictor) -> None:
-        """There is room for every model."""
+        """Keep a model in mind."""
+        free = self.free_bytes()
+        if free is not None and model.size_bytes > free:
+            raise DeviceOutOfMemoryError(0)
         self._loaded.add(model)
 
     def unload(self, model: Predictor) -> None:

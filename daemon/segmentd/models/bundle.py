@@ -41,10 +41,12 @@ TRAINING_FOLDER = "training/"
 # What a model may ask for by default: what the lanes do.
 POSTPROCESSINGS = ("none", "crf")
 _KINDS = (FOREST, NETWORK, REGRESSION)
-_MANIFEST = "model.json"
+MANIFEST = "model.json"
 _ADVICE = "train the model again or import it from its source"
 # What a person may change without making it another model.
-_NOT_IN_DIGEST = ("id", "display_name", "description", "created", "digest", "original_border_px")
+_NOT_IN_DIGEST = (
+    *("id", "display_name", "description", "created", "digest", "original_border_px", "verification"),
+)
 # Keys that came later: left out where they say nothing, so that digests of older files stay.
 _LATER: dict[str, Any] = {
     "pixel_types": (),
@@ -52,6 +54,7 @@ _LATER: dict[str, Any] = {
     "original_border_px": None,
     "volume": False,
     "postprocessing": "none",
+    "verification": {},
     "weights_sha256": "",
 }
 
@@ -170,7 +173,7 @@ def write_container(card: ModelCard, members: Mapping[str, bytes], path: Path) -
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with part.open("wb") as file:
-            write_archive(file, {**members, _MANIFEST: manifest})
+            write_archive(file, {**members, MANIFEST: manifest})
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
@@ -182,7 +185,7 @@ def read_container(data: bytes, source: str) -> Container:
     """Card and members of a model file; MODEL_UNUSABLE with the rule that it breaks."""
     members = read_archive(io.BytesIO(data), source, leave_out=TRAINING_FOLDER)
     with refusing(source, _ADVICE):
-        manifest = _read_manifest(members.pop(_MANIFEST, b""))
+        manifest = _read_manifest(members.pop(MANIFEST, b""))
         return Container(_card(manifest), members, source, _digest(manifest, members))
 
 
@@ -202,9 +205,9 @@ def _digest(manifest: Mapping[str, Any], members: Mapping[str, bytes]) -> str:
 
 
 def _read_manifest(data: bytes) -> dict[str, Any]:
-    manifest = json_text.parse(data, _MANIFEST)
+    manifest = json_text.parse(data, MANIFEST)
     if manifest.get("format") != "segmodel":
-        raise ValueError(f"{_MANIFEST} does not describe a segmodel")
+        raise ValueError(f"{MANIFEST} does not describe a segmodel")
     if manifest["format_version"] != FORMAT_VERSION:
         raise ValueError(
             f"format version {manifest['format_version']} is not {FORMAT_VERSION}, the one this version reads"
@@ -237,13 +240,14 @@ def _card(manifest: dict[str, Any]) -> ModelCard:
             for border in (card.border_px, card.original_border_px or 0)
         ),
         f"postprocessing must be one of {', '.join(POSTPROCESSINGS)}": card.postprocessing in POSTPROCESSINGS,
+        "verification must be an object": isinstance(card.verification, dict),
         "channel_count must be at least 1": type(card.channel_count) is int and card.channel_count >= 1,
         "id must be a slug": card.id == slug(card.id),
         "created must be an ISO 8601 time with its zone": _is_time(card.created),
     }
     for rule, kept in rules.items():
         if not kept:
-            raise ValueError(f"{_MANIFEST}: {rule}")
+            raise ValueError(f"{MANIFEST}: {rule}")
     return card
 
 

@@ -47,7 +47,8 @@ class ModelCard:
     that takes the one it was trained on. `bgr`: colour images go in as blue, green, red. `volume`: it looks
     at several planes of a Z stack at once. `original_border_px` is the border that it was made with, where
     that was changed. `postprocessing` is what is done to labels by default. `weights_sha256` is the checksum
-    of the weights that deep features were trained with.
+    of the weights that deep features were trained with. `verification` is what `segmentd verify` found last,
+    as plain JSON values.
     """
 
     id: str
@@ -75,3 +76,4 @@ class ModelCard:
     volume: bool = False
     postprocessing: str = "none"
     weights_sha256: str = ""
+    verification: Mapping[str, Any] = field(default_factory=dict)

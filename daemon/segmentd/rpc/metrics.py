@@ -22,6 +22,7 @@ from segmentd import __version__, telemetry
 from segmentd.engine.lanes import DeviceState
 from segmentd.pipeline import Engine
 from segmentd.results.journal import Journal
+from segmentd.settings.values import UNLIMITED
 from segmentd.telemetry.meter import BOUNDS, StageTotal
 from segmentd.watches import Watch, Watches, WatchStatus
 
@@ -176,6 +177,30 @@ def _device_metrics(now: _Snapshot) -> Iterator[Metric]:
     for name, total in seconds.items():
         busy.add_metric([name], total)
     yield from (devices, threads, busy)
+    yield from _residency_metrics(now)
+
+
+def _residency_metrics(now: _Snapshot) -> Iterator[Metric]:
+    """What models take of devices that have a memory of their own."""
+    budget = GaugeMetricFamily(
+        "segmentd_device_memory_budget_bytes", "What models may take of its memory.", labels=["device"]
+    )
+    used = GaugeMetricFamily(
+        "segmentd_device_memory_used_bytes", "What models take of its memory.", labels=["device"]
+    )
+    models = GaugeMetricFamily("segmentd_device_resident_models", "Models in its memory.", labels=["device"])
+    loads = CounterMetricFamily(
+        "segmentd_device_model_loads", "How often a model was brought to it.", labels=["device"]
+    )
+    for device in now.devices:
+        memory = device.memory
+        if memory is not None:
+            if memory.budget_bytes < UNLIMITED:
+                budget.add_metric([device.name], memory.budget_bytes)
+            used.add_metric([device.name], memory.held_bytes)
+            models.add_metric([device.name], len(memory.models))
+            loads.add_metric([device.name], memory.loads)
+    yield from (budget, used, models, loads)
 
 
 def _meter_metrics(stages: Mapping[str, StageTotal], counts: Mapping[str, int]) -> Iterator[Metric]:

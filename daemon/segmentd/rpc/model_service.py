@@ -10,6 +10,7 @@ from pathlib import Path
 
 from google.protobuf import empty_pb2
 
+from segmentd.engine.lanes import Lane
 from segmentd.errors import Reason, SegmentdError
 from segmentd.models import packages, versions
 from segmentd.models.border import with_border
@@ -41,12 +42,12 @@ _CHANGES: dict[str, Callable[[ModelCard, pb.Model], ModelCard]] = {
 
 
 class ModelService(model_service_pb2_grpc.ModelServiceServicer):
-    """Serves the models; `device` names where loaded ones are."""
+    """Serves the models; `lane` is where loaded ones are."""
 
-    def __init__(self, library: Library, device: str, watches: Watches, trainings: Trainings) -> None:
+    def __init__(self, library: Library, lane: Lane, watches: Watches, trainings: Trainings) -> None:
         self._library = library
         self._registry = library.registry
-        self._device = device
+        self._lane = lane
         self._watches = watches
         self._trainings = trainings
 
@@ -64,7 +65,9 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
         )
 
     async def LoadModel(self, request: pb.LoadModelRequest, context: Context) -> pb.Model:
-        return await self.message(await self._registry.load(model_reference(request.name)))
+        entry = await self._registry.load(model_reference(request.name))
+        await asyncio.to_thread(self._lane.pin, entry.path)
+        return await self.message(entry)
 
     async def UnloadModel(self, request: pb.UnloadModelRequest, context: Context) -> pb.Model:
         return await self.message(await self._registry.unload(model_reference(request.name)))
@@ -179,7 +182,7 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
 
     async def message(self, entry: ModelEntry, trainings: dict[str, str] | None = None) -> pb.Model:
         """A model with everything that is known of it."""
-        message = model_message(entry, self._device)
+        message = model_message(entry, self._lane.device_of(entry.path))
         names = await self._training_names() if trainings is None else trainings
         message.training = names.get(entry.id, "")
         message.watches.extend(f"watches/{watch}" for watch in self._used_by(entry))

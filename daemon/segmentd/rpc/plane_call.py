@@ -179,7 +179,7 @@ class _Call:
             for band in lane.segment(*plane, on_tile, self._digest):
                 self.tally.add(band)
 
-        async with self._engine.scheduler.slot(SOURCE):
+        async with self._engine.scheduler.slot(SOURCE, model=str(self._path)):
             work = asyncio.create_task(asyncio.to_thread(compute))
             work.add_done_callback(lambda _: self._tiles.put_nowait(None))
             try:

@@ -80,8 +80,8 @@ class Server:
         )
         self._health = health.aio.HealthServicer()
         self._segmentations = segmentations = SegmentationService(engine, watches, journal, feed)
-        server = ServerService(engine, watches, journal, feed, lambda: self.subscribers)
-        models = ModelService(trainings.library, engine.lane.name, watches, trainings)
+        server = ServerService(engine, watches, journal, feed, self.subscribers)
+        models = ModelService(trainings.library, engine.lane, watches, trainings)
         files = TrainingFiles(trainings, settings.roots)
         training = TrainingService(trainings, files, models)
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(models, self._grpc)
@@ -94,7 +94,6 @@ class Server:
             names = (*SERVICE_NAMES, health.SERVICE_NAME, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, self._grpc)
 
-    @property
     def subscribers(self) -> int:
         """How many subscriptions are open."""
         return self._segmentations.subscribers

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 
 from segmentd import __version__
+from segmentd.engine.lanes import DeviceState
 from segmentd.errors import Reason
 from segmentd.pipeline import Engine
 from segmentd.records import Fault, ResultEvent
@@ -15,6 +16,7 @@ from segmentd.results.feed import Feed
 from segmentd.results.journal import Journal
 from segmentd.rpc.convert import duration, printable, timestamp
 from segmentd.rpc.faults import Context, bad_field
+from segmentd.settings.values import UNLIMITED
 from segmentd.v1 import server_service_pb2 as pb
 from segmentd.v1 import server_service_pb2_grpc
 from segmentd.watches import Watches
@@ -59,15 +61,7 @@ class ServerService(server_service_pb2_grpc.ServerServiceServicer):
             version=__version__,
             start_time=timestamp(self._started),
             uptime=duration(time.monotonic() - self._started_monotonic),
-            devices=[
-                pb.Server.Device(
-                    name=device.name,
-                    display_name=device.display_name,
-                    thread_count=device.threads,
-                    reason=device.reason,
-                )
-                for device in self._engine.lane.devices()
-            ],
+            devices=map(_device, self._engine.lane.devices()),
             planes_in_flight=self._engine.scheduler.in_flight,
             journal_id=self._journal.id,
             last_event_number=last,
@@ -79,6 +73,22 @@ class ServerService(server_service_pb2_grpc.ServerServiceServicer):
             recent_failures=map(_failure, failures),
             journal_size_bytes=size,
         )
+
+
+def _device(device: DeviceState) -> pb.Server.Device:
+    message = pb.Server.Device(
+        name=device.name,
+        display_name=device.display_name,
+        thread_count=device.threads,
+        reason=device.reason,
+    )
+    if device.memory is not None:
+        limited = device.memory.budget_bytes < UNLIMITED
+        message.memory_budget_bytes = device.memory.budget_bytes if limited else 0
+        message.memory_used_bytes = device.memory.held_bytes
+        message.resident_models.extend(device.memory.models)
+        message.model_load_count = device.memory.loads
+    return message
 
 
 def _failure(event: ResultEvent) -> pb.Server.Failure:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from segmentd.settings.load import CONFIG_VARIABLE, Settings, load, parse
+from segmentd.settings.observing import MetricsSettings
 from segmentd.settings.schema import (
     DeviceSettings,
     JournalSettings,
@@ -16,6 +17,7 @@ __all__ = [
     "CONFIG_VARIABLE",
     "DeviceSettings",
     "JournalSettings",
+    "MetricsSettings",
     "ModelSettings",
     "ServerSettings",
     "Settings",

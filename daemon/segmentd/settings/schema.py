@@ -17,6 +17,7 @@ from segmentd.settings.values import (
     AbsolutePath,
     After,
     Listen,
+    Memory,
     ModelReference,
     RelativePath,
     RequireGpu,
@@ -88,8 +89,10 @@ class DeviceSettings(Table):
     """device to use where there is one; results name the one that made them"""
     require_gpu: RequireGpu = False
     """refuse to compute on the CPU"""
-    memory_budget: Later = None
-    """memory that loaded models may take together, such as 4GiB"""
+    memory_budget: Memory = "50%"
+    """memory that loaded models may take on a GPU: a size such as 4GiB, or a share of what is free"""
+    give_back_seconds: Seconds | None = None
+    """take a model off the GPU that no plane has used for so long; left out: when the room is needed"""
     threads: Annotated[int, Field(ge=1, le=1024)] = Field(default_factory=usable_cores)
     """threads that compute on the CPU; default: every usable core"""
 

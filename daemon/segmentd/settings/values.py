@@ -15,6 +15,9 @@ from pydantic_core import PydanticCustomError
 # Model files: our own form, and packages of networks that are read as they are.
 MODEL_SUFFIXES = (".segmodel", ".czann", ".czseg", ".czmodel", ".onnx")
 MOVE = "move:"
+UNLIMITED = 1 << 62
+_UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+_MEMORY = re.compile(r"(?P<number>\d{1,9}(?:\.\d{1,3})?) ?(?P<unit>%|KiB|MiB|GiB)", re.ASCII)
 _SLUG = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 _LISTEN = re.compile(r"(?:\[(?P<v6>[^\[\]]+)\]|(?P<host>[^:\[\]\s]+)):(?P<port>\d{1,5})", re.ASCII)
 
@@ -137,6 +140,30 @@ def _check_require_gpu(value: bool, info: ValidationInfo) -> bool:
     return value
 
 
+def memory_bytes(text: str, free: int | None) -> int:
+    """What a memory budget comes to, in bytes.
+
+    Parameters
+    ----------
+    text : str
+        A size (`512MiB`, `4GiB`, `1.5GiB`), or a share of what is free (`50%`).
+    free : int or None
+        What is free; a share of what nobody knows is no limit.
+    """
+    match = _MEMORY.fullmatch(text)
+    number, unit = (float(match["number"]), match["unit"]) if match else (0.0, "")
+    if not number or (unit == "%" and number > 100):
+        raise broken('must be a size such as "512MiB" or "4GiB", or a share of what is free such as "50%"')
+    if unit != "%":
+        return int(number * _UNITS[unit])
+    return UNLIMITED if free is None else max(0, int(number / 100 * free))
+
+
+def _check_memory(value: str) -> str:
+    memory_bytes(value, None)
+    return value
+
+
 def data_home() -> Path:
     """Return the daemon's folder in the user's data folder (XDG base directories)."""
     named = Path(os.environ.get("XDG_DATA_HOME", ""))
@@ -151,6 +178,7 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
+Memory = Annotated[str, AfterValidator(_check_memory)]
 Slug = Annotated[str, AfterValidator(_check_slug)]
 RelativePath = Annotated[str, AfterValidator(_check_relative)]
 After = Annotated[str, BeforeValidator(_resolve_after)]

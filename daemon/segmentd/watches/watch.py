@@ -246,7 +246,7 @@ class Watch:
         telemetry.observe("settle", time.monotonic() - found.changed_time_monotonic)
         self._delivering += 1
         try:
-            slot = await self._slot_for(found)
+            slot = await self._slot_for(found, model)
         finally:
             self._delivering -= 1
         work = pipeline.process(found, slot, model)
@@ -254,12 +254,12 @@ class Watch:
         self._in_hand.add(found, task)
         task.add_done_callback(lambda done: self._done(found, slot, done))
 
-    async def _slot_for(self, found: FoundFile) -> Slot:
+    async def _slot_for(self, found: FoundFile, model: str) -> Slot:
         # The file may have changed while its earlier content is in work: one after the other.
         await self._in_hand.end_of(found.relative)
         await self._claim_folders()
         await self._going_on.wait()
-        slot = Slot(self._parts.engine.scheduler, self.spec.id, self.spec.priority)
+        slot = Slot(self._parts.engine.scheduler, self.spec.id, self.spec.priority, model)
         with telemetry.stage("queue"):
             await slot.acquire()
         return slot

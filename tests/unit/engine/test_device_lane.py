@@ -249,7 +249,9 @@ def test_the_lane_follows_configuration_and_environment(monkeypatch: pytest.Monk
 
     monkeypatch.delenv(simulated_device.VARIABLE, raising=False)
     assert names() == ["cpu"]
-    with pytest.raises(ConfigurationError, match=r"device\.require_gpu = true: .* CPU only"):
+    with pytest.raises(
+        ConfigurationError, match=r"device\.require_gpu = true: must be false here; .*extra `gpu`"
+    ):
         names(require_gpu=True)
     monkeypatch.setenv(simulated_device.VARIABLE, "oom_always")
     assert names() == names(require_gpu=True) == ["simulated:0", "cpu"]

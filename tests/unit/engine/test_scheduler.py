@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segmentd.engine.scheduler import Scheduler, Slot
+from segmentd.models.residency import MOST_OVERTAKING
 
 
 async def served(scheduler: Scheduler, asks: list[tuple[str, int]]) -> list[str]:
@@ -112,3 +113,25 @@ def test_never_more_than_the_slots_and_never_stuck(
         assert (scheduler.in_flight, scheduler.waiting, running) == (0, 0, 0)
 
     asyncio.run(scenario())
+
+
+async def test_planes_whose_model_is_at_hand_go_first_but_not_always() -> None:
+    scheduler = Scheduler(1)
+    scheduler.at_hand = {"there"}.__contains__
+    order: list[str] = []
+
+    async def work(source: str, model: str) -> None:
+        async with scheduler.slot(source, model=model):
+            order.append(source)
+
+    await scheduler.acquire("first")
+    tasks = [asyncio.create_task(work("far", "elsewhere"))]
+    await asyncio.sleep(0)
+    for _ in range(MOST_OVERTAKING + 2):
+        tasks.append(asyncio.create_task(work("near", "there")))
+        await asyncio.sleep(0)
+    assert scheduler.wanted() == ("elsewhere", *["there"] * (MOST_OVERTAKING + 2))
+    scheduler.release()
+    await asyncio.gather(*tasks)
+    assert order == ["near"] * MOST_OVERTAKING + ["far", "near", "near"]
+    assert scheduler.wanted() == ()

@@ -51,8 +51,9 @@ FAULTS = [
     ("[device]\nthreads = 0", "device.threads = 0: must be >= 1"),
     ("[device]\nthreads = true", "device.threads = true: must be a whole number"),
     (
-        '[device]\nmemory_budget = "4GiB"',
-        'device.memory_budget = "4GiB": not supported in this version; leave it out',
+        '[device]\nmemory_budget = "4 gigabytes"',
+        'device.memory_budget = "4 gigabytes": must be a size such as "512MiB" or "4GiB", or a share of what '
+        'is free such as "50%"',
     ),
     ('[models]\nfolder = ""', 'models.folder = "": must be a path: a text that is not empty'),
     (

@@ -47,6 +47,8 @@ def _server_rows(address: str, server: Server) -> list[tuple[str, str]]:
         reason = f" - {device.reason}" if device.reason else ""
         threads = "1 thread" if device.thread_count == 1 else f"{device.thread_count} threads"
         rows.append(("device", f"{device.name}, {device.display_name}, {threads}{reason}"))
+        if device.model_load_count:
+            rows.append((f"memory of {device.name}", _memory_text(device)))
     speed = f"{server.images_per_minute} images, {server.megapixels_per_second:.2f} Mpx/s"
     return [
         *rows,
@@ -57,6 +59,14 @@ def _server_rows(address: str, server: Server) -> list[tuple[str, str]]:
         ("oldest cursor", server.oldest_cursor),
         ("journal", f"{server.journal_id}, {bytes_text(server.journal_size_bytes)}"),
     ]
+
+
+def _memory_text(device: Server.Device) -> str:
+    from segmentctl.cli.messages import bytes_text
+
+    limit = f" of {bytes_text(device.memory_budget_bytes)}" if device.memory_budget_bytes else ""
+    models = ", ".join(device.resident_models) or "no model"
+    return f"{models}; {bytes_text(device.memory_used_bytes)}{limit}, {device.model_load_count} loads so far"
 
 
 def _watch_row(watch: Watch) -> tuple[str, ...]:

@@ -70,6 +70,11 @@ def choose_kernel(wanted: str | None = None) -> Kernel:
     return Kernel(wanted)
 
 
+def runnable_kernels() -> list[Kernel]:
+    """The kernels that this processor can run, the fastest first."""
+    return [kernel for kernel in Kernel if NEEDS[kernel] <= processor_features()]
+
+
 @cache
 def can_be_compiled(kernel: Kernel) -> bool:
     """Whether LLVM can compile a kernel for this processor, be it slow.

@@ -1,0 +1,1 @@
+"""CUDA source of the features and the forest; see `source`."""

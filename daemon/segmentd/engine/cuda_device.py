@@ -1,0 +1,173 @@
+"""An NVIDIA card through CuPy: tiles go up, labels and confidence come down, two tiles at a time overlap.
+
+Nothing here imports CuPy: its namespace is given. Never run on a card so far; tests drive it with numpy's
+arrays and the kernels compiled for the processor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from segmentd.compute.cuda import source
+from segmentd.compute.cuda.tiles import TileProgram
+from segmentd.engine.device import DeviceLostError, DeviceOutOfMemoryError, DeviceTile
+from segmentd.engine.predictor import Predictor, TilePredictor
+from segmentd.engine.segmenter import Band, PlaneJob
+from segmentd.records import Region
+
+MAX_BATCH = 16
+THREADS_PER_BLOCK = 128
+STREAMS = 2
+# Left free for the planes of features of the tiles in work, when models are given room.
+WORKING_BYTES = 256 << 20
+
+Array = Any  # of the namespace
+
+
+class _Lane:
+    """One of the streams, with page-locked memory that grows to the largest tile it has seen."""
+
+    def __init__(self, xp: ModuleType) -> None:
+        self._xp = xp
+        self.stream = xp.cuda.Stream(non_blocking=True)
+        self._memory: Any = None
+        self._size = 0
+        self.pending: tuple[Region, npt.NDArray[np.uint8]] | None = None
+
+    def locked(self, dtype: np.dtype[Any], shape: tuple[int, ...], offset: int = 0) -> npt.NDArray[Any]:
+        """An array in page-locked memory, `offset` bytes behind its start."""
+        count = int(np.prod(shape))
+        wanted = offset + count * dtype.itemsize
+        if wanted > self._size:
+            self._memory, self._size = self._xp.cuda.alloc_pinned_memory(wanted), wanted
+        return np.frombuffer(self._memory, dtype, count, offset).reshape(shape)
+
+
+class CudaDevice:
+    """A card; see `segmentd.engine.device.Device` for the calls.
+
+    Parameters
+    ----------
+    xp : module
+        CuPy.
+    number : int
+        Which card.
+    display_name : str
+        What it calls itself.
+    """
+
+    def __init__(self, xp: ModuleType, number: int, display_name: str) -> None:
+        self.name = f"cuda:{number}"
+        self.display_name = display_name
+        self.max_batch = MAX_BATCH
+        self._xp = xp
+        self._number = number
+        self._module: Any = None
+        self._programs: dict[TilePredictor, TileProgram] = {}
+        self._lanes: list[_Lane] = []
+
+    def open(self) -> None:
+        """Compile the kernels, and forget what was there."""
+        with self._errors(0):
+            self._programs.clear()
+            self._module = self._xp.RawModule(code=source.source(), options=source.OPTIONS, backend="nvrtc")
+            self._module.compile()
+            self._lanes = [_Lane(self._xp) for _ in range(STREAMS)]
+
+    def free_bytes(self) -> int | None:
+        """Free memory of the card and of our own pool, less what tiles need."""
+        with self._errors(0):
+            free, _ = self._xp.cuda.runtime.memGetInfo()
+            return int(free + self._xp.get_default_memory_pool().free_bytes() - WORKING_BYTES)
+
+    def load(self, model: Predictor) -> None:
+        """Bring a model to the card."""
+        with self._errors(0):
+            self._programs[model] = TileProgram(self._xp, self.launch, model.plan, model.forest)
+
+    def unload(self, model: Predictor) -> None:
+        """Free its memory, for other programs too."""
+        with self._errors(0):
+            self._programs.pop(model, None)
+            self._xp.get_default_memory_pool().free_all_blocks()
+
+    def run(self, job: PlaneJob, band: Band, cores: Sequence[Region]) -> list[DeviceTile]:
+        """Compute a batch: while one tile is computed, the next goes up and the one before comes down."""
+        done: list[DeviceTile] = []
+        with self._errors(len(cores)):
+            program = self._programs.get(job.predictor)
+            if program is None:
+                raise DeviceLostError("the model is not on the device")
+            try:
+                for number, core in enumerate(cores):
+                    lane = self._lanes[number % STREAMS]
+                    done += _collected(lane)
+                    self._start(lane, program, job, band, core)
+                for lane in self._lanes:
+                    done += _collected(lane)
+            finally:
+                for lane in self._lanes:
+                    lane.pending = None
+        return [_finished(job, band, tile) for tile in done]
+
+    def _start(self, lane: _Lane, program: TileProgram, job: PlaneJob, band: Band, core: Region) -> None:
+        """Queue the upload, the kernels and the download of a tile."""
+        tile = job.around(band, core)
+        start = 2 * core.height * core.width  # labels and confidence come before it
+        start += -start % 64
+        room = lane.locked(np.dtype(np.uint8), (start + tile.nbytes,))
+        above = room[start:].view(tile.dtype).reshape(tile.shape)
+        above[:] = tile
+        below = room[: 2 * core.height * core.width].reshape(2, core.height, core.width)
+        with lane.stream:
+            pixels = self._xp.empty(tile.shape, tile.dtype)
+            pixels.set(above, stream=lane.stream)
+            results = program.run(pixels, job.scale, job.level)
+            for result, place in zip(results, below, strict=True):
+                result.get(stream=lane.stream, out=place, blocking=False)
+        lane.pending = core, below
+
+    def launch(self, kernel: str, count: int, *arguments: Any) -> None:
+        """Start a kernel on the current stream; see `segmentd.compute.cuda.tiles.Launch`."""
+        blocks = -(-count // THREADS_PER_BLOCK)
+        given = tuple(np.uint64(0) if argument is None else argument for argument in arguments)
+        self._module.get_function(kernel)((blocks,), (THREADS_PER_BLOCK,), given)
+
+    @contextmanager
+    def _errors(self, batch: int) -> Iterator[None]:
+        """Work on this card; what goes wrong is told as lanes understand it."""
+        cuda = self._xp.cuda
+        try:
+            with cuda.Device(self._number):
+                yield
+        except cuda.memory.OutOfMemoryError as error:
+            self._xp.get_default_memory_pool().free_all_blocks()
+            raise DeviceOutOfMemoryError(batch) from error
+        except (RuntimeError, cuda.compiler.CompileException) as error:  # CUDA's own, and missing libraries
+            raise DeviceLostError(str(error)) from error
+
+
+def _finished(job: PlaneJob, band: Band, tile: DeviceTile) -> DeviceTile:
+    """A tile as the job wants it; where confidence is not a number it stays so."""
+    wrong = np.isnan(tile.confidence)
+    whole = np.where(wrong, 0, tile.confidence).astype(np.uint8)
+    done = job.finished(band, tile.region, tile.labels, whole)
+    return DeviceTile(tile.region, done.labels, np.where(wrong, tile.confidence, done.confidence))
+
+
+def _collected(lane: _Lane) -> list[DeviceTile]:
+    """The tile that a stream was working on, if any."""
+    if lane.pending is None:
+        return []
+    lane.stream.synchronize()
+    core, (labels, confidence) = lane.pending
+    lane.pending = None
+    percent = confidence.astype(np.float32)
+    percent[confidence > 100] = np.nan
+    return [DeviceTile(core, labels.copy(), percent)]
