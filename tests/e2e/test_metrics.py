@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
@@ -128,3 +131,54 @@ def _answers(daemon: DaemonProcess) -> bool:
         return "segmentd_events" in scraped(daemon)
     except OSError:
         return False
+
+
+# ---------------------------------------------------------------- the dashboard
+
+WORDS = {"sum", "rate", "increase", "histogram_quantile", "by", "or", "vector"}
+ADDED_BY_PROMETHEUS = {"instance"}
+
+
+def expressions(repository: Path) -> list[str]:
+    board = json.loads((repository / "systemd" / "grafana" / "segmentd.json").read_text())
+    return [target["expr"] for panel in board["panels"] for target in panel["targets"]]
+
+
+def test_every_expression_of_the_dashboard_names_what_is_there(
+    repository: Path, families: dict[str, Metric]
+) -> None:
+    labels = {name: names for family in families.values() for name, names in _labels(family)}
+    found = expressions(repository)
+    assert len(found) > 20
+    for expression in found:
+        assert expression.count("(") == expression.count(")")
+        named = re.findall(r"([a-z_]+)\{([^}]*)\}", expression)
+        assert named
+        for name, selector in named:
+            assert name in labels, expression
+            grouped = re.findall(r"by \(([^)]*)\)", expression)
+            used = {*re.findall(r"(\w+)[!=]~?\"", selector), *", ".join(grouped).split(", ")} - {""}
+            assert used - ADDED_BY_PROMETHEUS <= labels[name], expression
+        outside = re.sub(r"\{[^}]*\}|\[[^]]*\]|by \([^)]*\)|\d[\de.]*", "", expression)
+        assert set(re.findall(r"[a-z_]+", outside)) <= WORDS | {name for name, _ in named}, expression
+
+
+def test_panels_of_the_dashboard_do_not_lie_on_one_another(repository: Path) -> None:
+    board = json.loads((repository / "systemd" / "grafana" / "segmentd.json").read_text())
+    cells = [
+        (x, y)
+        for panel in board["panels"]
+        for x in range(panel["gridPos"]["x"], panel["gridPos"]["x"] + panel["gridPos"]["w"])
+        for y in range(panel["gridPos"]["y"], panel["gridPos"]["y"] + panel["gridPos"]["h"])
+    ]
+    assert len(cells) == len(set(cells))
+    assert max(x for x, _ in cells) == 23
+    assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
+
+
+def _labels(family: Metric) -> Iterator[tuple[str, set[str]]]:
+    """Names of samples and their labels; a family without samples, as those of GPUs here, has them all."""
+    for sample in family.samples:
+        yield sample.name, set(sample.labels)
+    if not family.samples:
+        yield family.name, {"device"}

@@ -25,6 +25,7 @@ from segmentd.results.journal import Journal
 from segmentd.settings.values import UNLIMITED
 from segmentd.telemetry.meter import BOUNDS, StageTotal
 from segmentd.watches import Watch, Watches, WatchStatus
+from segmentd.watches.tally import device_seconds
 
 ANSWER_SECONDS = 20.0
 STATES = ("starting", "active", "paused", "failed", "unreachable")
@@ -170,10 +171,8 @@ def _device_metrics(now: _Snapshot) -> Iterator[Metric]:
     busy = CounterMetricFamily(
         "segmentd_device_work_seconds", "Time that devices worked on planes of watches.", labels=["device"]
     )
-    seconds: dict[str, float] = {device.name: 0.0 for device in now.devices}
-    for watch, _ in now.watches:
-        for name, value in watch.tally.device_seconds.items():
-            seconds[name] = seconds.get(name, 0.0) + value
+    seconds = {device.name: 0.0 for device in now.devices}
+    seconds |= device_seconds(watch.tally for watch, _ in now.watches)
     for name, total in seconds.items():
         busy.add_metric([name], total)
     yield from (devices, threads, busy)

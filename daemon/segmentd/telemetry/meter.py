@@ -60,6 +60,12 @@ class Histogram:
         self._seconds += seconds
         self._buckets[bisect_left(BOUNDS, seconds)] += 1
 
+    def merge(self, other: Histogram) -> None:
+        """Count what another one has counted, too."""
+        self._count += other._count
+        self._seconds += other._seconds
+        self._buckets = [mine + theirs for mine, theirs in zip(self._buckets, other._buckets, strict=True)]
+
     def total(self) -> StageTotal:
         """All so far."""
         return StageTotal(self._count, self._seconds, tuple(self._buckets))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from segmentd.records import Segmentation, SegmentationState
@@ -62,3 +62,13 @@ class Tally:
         for one in made:
             before = self.device_seconds.get(one.device, 0.0)
             self.device_seconds[one.device] = before + one.compute_seconds
+
+
+def device_seconds(tallies: Iterable[Tally]) -> dict[str, float]:
+    """How long devices worked on planes of some watches; one that shared a plane counts the whole of it."""
+    total: dict[str, float] = {}
+    for tally in tallies:
+        for names, seconds in tally.device_seconds.items():
+            for name in names.split("+"):
+                total[name] = total.get(name, 0.0) + seconds
+    return total
