@@ -8,6 +8,7 @@ import typer
 
 from segmentctl.cli import (
     batch,
+    here,
     min_confidence,
     model_border,
     model_changes,
@@ -54,6 +55,7 @@ app.command("top")(top.top)
 app.command("submit")(submit.submit)
 app.command("batch")(batch.batch)
 app.command("min-confidence")(min_confidence.min_confidence)
+here.add_to(app)
 
 
 def main() -> None:
