@@ -19,6 +19,7 @@ from segmentd import crashpoints, telemetry
 from segmentd.engine.ahead import one_ahead
 from segmentd.engine.lanes import Lane
 from segmentd.engine.segmenter import BandResult, Tally
+from segmentd.engine.slot import Turn
 from segmentd.engine.source import ArraySource, PlaneSource, Stack, StackPlane, streamed_band_rows
 from segmentd.errors import Reason, SegmentdError
 from segmentd.ingest.readers import OpenImage
@@ -59,6 +60,7 @@ def segment_image(
     target: Target,
     report: Report = lambda index: None,
     recent: RecentPlanes | None = None,
+    turn: Turn | None = None,
 ) -> list[Segmentation]:
     """Segment all planes of an image and make its results durable; blocks.
 
@@ -70,6 +72,8 @@ def segment_image(
         Told of each plane that was computed.
     recent : RecentPlanes, optional
         Keeps the last planes for those who want to see them at once.
+    turn : Turn, optional
+        Lets others go first between strips.
 
     Returns
     -------
@@ -112,6 +116,8 @@ def segment_image(
                 if pending is not None:
                     pending.result()
                 pending = background.submit(_write, writer, index, band)
+                if turn is not None:
+                    turn.after(band)
             telemetry.observe("compute", tally.compute_seconds)
             records.append(_record_of(image, card, page, index, tally))
             if recent is not None and keep:

@@ -12,7 +12,8 @@ import numpy as np
 import tifffile
 
 from segmentd.engine.lane import CpuLane
-from segmentd.engine.scheduler import Scheduler, Slot
+from segmentd.engine.scheduler import Scheduler
+from segmentd.engine.slot import Slot
 from segmentd.ingest.folder import FoundFile
 from segmentd.models.registry import Registry
 from segmentd.pipeline import Engine, Pipeline

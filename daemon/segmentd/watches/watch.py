@@ -10,7 +10,7 @@ from functools import partial
 from hashlib import sha256
 
 from segmentd import telemetry
-from segmentd.engine.scheduler import Slot
+from segmentd.engine.slot import Slot
 from segmentd.errors import Reason, SegmentdError
 from segmentd.ingest.folder import FolderWatch, FoundFile
 from segmentd.models.bundle import reference_id

@@ -7,7 +7,8 @@ import asyncio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segmentd.engine.scheduler import Scheduler, Slot
+from segmentd.engine.scheduler import Scheduler
+from segmentd.engine.slot import Slot
 from segmentd.models.residency import MOST_OVERTAKING
 
 
