@@ -130,7 +130,7 @@ class Daemon:
             await self._unless_stopped(trainings.remove_leftovers())
             for watch in watches.list():
                 await self._unless_stopped(asyncio.to_thread(clean_temporaries, watch.spec.results))
-            address = await server.start(self._settings.server.listen)
+            address = await server.start()
             page = metrics_served(self._settings.metrics, engine, watches, journal, server.subscribers)
             await stack.enter_async_context(page)
             running = [

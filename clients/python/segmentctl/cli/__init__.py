@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -20,6 +21,7 @@ from segmentctl.cli import (
     train,
     watch,
 )
+from segmentctl.cli.connection import Connection
 
 app = typer.Typer(
     name="segmentctl",
@@ -40,8 +42,25 @@ def _common(
             help="Where the daemon listens: HOST:PORT, or unix:PATH for a Unix socket.",
         ),
     ] = "127.0.0.1:50051",
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="SEGMENTD_TOKEN_FILE",
+            help="File with the token to send, or the daemon's own; SEGMENTD_TOKEN can hold a token.",
+        ),
+    ] = None,
+    ca: Annotated[
+        Path | None,
+        typer.Option(envvar="SEGMENTD_CA", help="Authority of the daemon's certificate (PEM); turns TLS on."),
+    ] = None,
+    certificate: Annotated[
+        Path | None, typer.Option(envvar="SEGMENTD_CERTIFICATE", help="Client certificate (PEM).")
+    ] = None,
+    key: Annotated[
+        Path | None, typer.Option(envvar="SEGMENTD_KEY", help="Key of the client certificate (PEM).")
+    ] = None,
 ) -> None:
-    context.obj = address
+    context.obj = Connection(address, token_file, ca, certificate, key)
 
 
 app.command("status")(status.status)
