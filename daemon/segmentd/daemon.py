@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, closing, suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -34,6 +35,8 @@ from segmentd.watches import Parts, Watches
 from segmentd.workers import WorkerPool
 
 DECODERS = 2
+# What blocks runs in these: images in work, also those that gave way, and calls to disks that may hang.
+THREADS = 64
 RETENTION_SECONDS = 600.0
 HEALTH_SECONDS = 1.0
 # The parts of a drain; together they stay below the 10 seconds that are promised.
@@ -93,6 +96,7 @@ class Daemon:
 
     async def _run(self, ready: Callable[[str], None]) -> None:
         crashpoints.arm()
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS))
         async with AsyncExitStack() as stack:
             self._enter("checking the journal")
             folder = self._settings.journal.folder

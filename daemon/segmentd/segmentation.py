@@ -116,7 +116,8 @@ def segment_image(
                 if pending is not None:
                     pending.result()
                 pending = background.submit(_write, writer, index, band)
-                if turn is not None:
+                last = page + 1 == info.plane_count and band.end_row == info.height
+                if turn is not None and not last:
                     turn.after(band)
             telemetry.observe("compute", tally.compute_seconds)
             records.append(_record_of(image, card, page, index, tally))

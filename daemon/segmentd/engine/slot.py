@@ -9,10 +9,6 @@ from segmentd.engine.scheduler import Scheduler
 from segmentd.engine.segmenter import BandResult
 from segmentd.errors import Reason, SegmentdError
 
-# How much of a plane is computed before others may go first: most images end before.
-QUANTUM_PIXELS = 1 << 23
-QUANTUM_SECONDS = 2.0
-
 
 class Slot:
     """A slot of the scheduler that may be given back for a while; `release` may be called more than once."""
@@ -57,20 +53,19 @@ class Turn:
         Held.
     loop : asyncio.AbstractEventLoop
         That of the slot.
+
+    Attributes
+    ----------
     quantum_pixels, quantum_seconds
-        How much is computed before others may go first.
+        How much is computed before others may go first: most images end before.
     """
 
-    def __init__(
-        self,
-        slot: Slot,
-        loop: asyncio.AbstractEventLoop,
-        quantum_pixels: int = QUANTUM_PIXELS,
-        quantum_seconds: float = QUANTUM_SECONDS,
-    ) -> None:
+    quantum_pixels = 1 << 23
+    quantum_seconds = 2.0
+
+    def __init__(self, slot: Slot, loop: asyncio.AbstractEventLoop) -> None:
         self._slot = slot
         self._loop = loop
-        self._quantum = (quantum_pixels, quantum_seconds)
         self._pixels, self._seconds = 0, 0.0
         self._ended = False
         self._waiting: Future[None] | None = None
@@ -85,7 +80,7 @@ class Turn:
         """
         self._pixels += band.labels.size
         self._seconds += band.compute_seconds
-        used = self._pixels >= self._quantum[0] or self._seconds >= self._quantum[1]
+        used = self._pixels >= self.quantum_pixels or self._seconds >= self.quantum_seconds
         if not used or not self._slot.contended:
             return
         self._pixels, self._seconds = 0, 0.0

@@ -33,6 +33,7 @@ STATES = ("starting", "active", "paused", "failed", "unreachable")
 COUNTS = {
     "api_received_bytes": "Bytes of pixels that callers of SegmentPlane sent.",
     "api_sent_bytes": "Bytes of labels and confidence that were sent to subscribers and callers, as packed.",
+    "expired_planes": "Planes of callers that were not done within the time that they gave them.",
     "submitted_planes": "Planes of callers of SegmentPlane that were segmented.",
 }
 
@@ -45,6 +46,7 @@ class _Snapshot:
     devices: list[DeviceState]
     loaded_models: int
     in_flight: int
+    paused: int
     slots: int
     waiting_planes: int
     subscribers: int
@@ -96,6 +98,7 @@ class DaemonCollector(Collector):
             devices=self._engine.lane.devices(),
             loaded_models=self._engine.registry.loaded_count,
             in_flight=scheduler.in_flight,
+            paused=scheduler.paused,
             slots=scheduler.slots,
             waiting_planes=scheduler.waiting,
             subscribers=self._subscribers(),
@@ -106,6 +109,9 @@ class DaemonCollector(Collector):
 
 def _queue_metrics(now: _Snapshot) -> Iterator[Metric]:
     yield GaugeMetricFamily("segmentd_planes_in_flight", "Images that hold a slot.", now.in_flight)
+    yield GaugeMetricFamily(
+        "segmentd_planes_paused", "Images that gave way to others in their middle.", now.paused
+    )
     yield GaugeMetricFamily("segmentd_slots", "Images that may be in flight at once.", now.slots)
     yield GaugeMetricFamily("segmentd_slot_waiters", "Who asks for a slot now.", now.waiting_planes)
     yield GaugeMetricFamily("segmentd_subscribers", "Open subscriptions.", now.subscribers)

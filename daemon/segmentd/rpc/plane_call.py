@@ -12,7 +12,9 @@ import numpy.typing as npt
 
 from segmentd import telemetry
 from segmentd.compute.postprocessing import CRF, postprocessings
+from segmentd.engine.lanes import Lane
 from segmentd.engine.segmenter import Tally, TileResult
+from segmentd.engine.slot import Slot, Turn
 from segmentd.engine.source import ArraySource
 from segmentd.errors import Reason, SegmentdError
 from segmentd.models.fit import used_channels
@@ -21,6 +23,7 @@ from segmentd.pipeline import Engine
 from segmentd.records import PixelType, Segmentation, SegmentationState, SegmentOptions
 from segmentd.rpc.blocks import tile_blocks
 from segmentd.rpc.convert import model_reference, pixel_type_record, segmentation_message
+from segmentd.rpc.deadline import Deadline, deadline_of
 from segmentd.rpc.faults import bad_field
 from segmentd.v1 import segmentation_service_pb2 as pb
 
@@ -29,6 +32,7 @@ MAX_BYTES_IN_FLIGHT = 4 << 30
 MAX_TILE_PX = 1 << 14
 MAX_BORDER_PX = 4096
 MAX_CHANNELS = 64
+MAX_PRIORITY = 1000
 SOURCE = "submitted plane"
 
 
@@ -38,6 +42,8 @@ class _Head:
     pixel_type: PixelType
     shape: tuple[int, int, int]
     options: SegmentOptions
+    priority: int
+    deadline: Deadline
 
     @property
     def size_bytes(self) -> int:
@@ -71,9 +77,9 @@ class PlaneCalls:
             call.end()
 
     async def run(
-        self, requests: AsyncIterator[pb.SegmentPlaneRequest]
+        self, requests: AsyncIterator[pb.SegmentPlaneRequest], client: str = SOURCE
     ) -> AsyncIterator[pb.SegmentPlaneResponse]:
-        """Answer one call."""
+        """Answer one call of a client; clients take turns with one another and with watches."""
         if self._closed:
             raise _shutting_down()
         first = await anext(aiter(requests), None)
@@ -91,8 +97,10 @@ class PlaneCalls:
                     "the image into a watched folder, or use 'segmentd segment'",
                 )
             with self._room(head.size_bytes):
-                source = ArraySource(await _receive(requests, head))
-                call = _Call(self._engine, lease, source, channels, head.options)
+                async with head.deadline.limit():
+                    source = ArraySource(await _receive(requests, head))
+                slot = Slot(self._engine.scheduler, client, head.priority, str(lease.path))
+                call = _Call(self._engine.lane, lease, source, channels, head, slot)
                 self._calls.add(call)
                 self._idle.clear()
                 try:
@@ -146,14 +154,14 @@ class _Call:
     """One plane on its way through the lane; `tally` is complete when the tiles have ended."""
 
     def __init__(
-        self, engine: Engine, lease: Lease, source: ArraySource, channels: slice, options: SegmentOptions
+        self, lane: Lane, lease: Lease, source: ArraySource, channels: slice, head: _Head, slot: Slot
     ) -> None:
-        self._engine = engine
-        self._path = lease.path
-        self._digest = lease.card.digest
+        self._lane = lane
+        self._lease = lease
         self._source = source
         self._channels = channels
-        self._options = options
+        self._head = head
+        self._slot = slot
         self._given_up = False
         self._ended = False
         # Not bounded: all tiles together are as large as the plane's labels and confidence.
@@ -166,31 +174,46 @@ class _Call:
         self._tiles.put_nowait(None)
 
     async def tiles(self) -> AsyncIterator[TileResult]:
-        loop = asyncio.get_running_loop()
+        """Tiles as they are done; the work ends when nobody wants them any more.
 
+        Raises
+        ------
+        SegmentdError
+            DEADLINE_EXPIRED, SHUTTING_DOWN, or what computing raises.
+        """
+        loop = asyncio.get_running_loop()
+        deadline, turn = self._head.deadline, Turn(self._slot, loop)
+        async with deadline.limit():
+            await self._slot.acquire()
+        work = asyncio.create_task(asyncio.to_thread(self._compute, turn, loop))
+        work.add_done_callback(lambda _: self._tiles.put_nowait(None))
+        try:
+            while (tile := await self._next(deadline)) is not None:
+                yield tile
+            if self._ended:
+                raise _shutting_down()
+            await work
+        finally:
+            self._given_up = True
+            turn.end()
+            await asyncio.wait([work])
+            self._slot.release()
+
+    async def _next(self, deadline: Deadline) -> TileResult | None:
+        async with deadline.limit():
+            return await self._tiles.get()
+
+    def _compute(self, turn: Turn, loop: asyncio.AbstractEventLoop) -> None:
         def on_tile(tile: TileResult) -> None:
             if self._given_up:
                 raise _shutting_down()
             loop.call_soon_threadsafe(self._tiles.put_nowait, tile)
 
-        def compute() -> None:
-            lane = self._engine.lane
-            plane = (self._path, self._source, self._options, self._channels)
-            for band in lane.segment(*plane, on_tile, self._digest):
-                self.tally.add(band)
-
-        async with self._engine.scheduler.slot(SOURCE, model=str(self._path)):
-            work = asyncio.create_task(asyncio.to_thread(compute))
-            work.add_done_callback(lambda _: self._tiles.put_nowait(None))
-            try:
-                while (tile := await self._tiles.get()) is not None:
-                    yield tile
-                if self._ended:
-                    raise _shutting_down()
-                await work
-            finally:
-                self._given_up = True
-                await asyncio.wait([work])
+        plane = (self._lease.path, self._source, self._head.options, self._channels)
+        for band in self._lane.segment(*plane, on_tile, self._lease.card.digest):
+            self.tally.add(band)
+            if band.end_row < self._source.shape[1]:
+                turn.after(band)
 
 
 def _shutting_down() -> SegmentdError:
@@ -204,6 +227,7 @@ def _check_head(head: pb.SegmentPlaneRequest.Head) -> _Head:
         ("channel_count", head.channel_count, 1, MAX_CHANNELS),
         ("min_confidence", head.min_confidence, 0, 100),
         ("border_pixels", head.border_pixels, 0, MAX_BORDER_PX),
+        ("priority", head.priority, -MAX_PRIORITY, MAX_PRIORITY),
     )
     for field, value, low, high in limits:
         if not low <= value <= high:
@@ -224,6 +248,10 @@ def _check_head(head: pb.SegmentPlaneRequest.Head) -> _Head:
         pixel_type_record(head.pixel_type, "head.pixel_type"),
         (head.channel_count, head.height, head.width),
         options,
+        head.priority,
+        deadline_of(
+            head.deadline_duration if head.HasField("deadline_duration") else None, "head.deadline_duration"
+        ),
     )
 
 

@@ -99,7 +99,7 @@ class SegmentationService(segmentation_service_pb2_grpc.SegmentationServiceServi
         request_iterator: AsyncIterator[pb.SegmentPlaneRequest],
         context: Context,
     ) -> AsyncIterator[pb.SegmentPlaneResponse]:
-        async for response in self._planes.run(request_iterator):
+        async for response in self._planes.run(request_iterator, f"client {context.peer()}"):
             yield response
 
     async def _parts(
