@@ -14,6 +14,7 @@ _PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 def add_to(app: typer.Typer) -> None:
     """Add them: each runs `segmentd` of the same installation, and exits as that does."""
     for name, what in (
+        ("inspect", "Say what the daemon sees in images, and what it would refuse."),
         ("verify", "Run a model on every device of this machine and compare labels and confidence."),
     ):
         text = f"{what} The same as `segmentd {name}`, whose --help tells the options."
