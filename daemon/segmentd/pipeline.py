@@ -75,6 +75,8 @@ class Pipeline:
         Told why the watch waits, and "" when it goes on.
     ended : callable
         Told of each image that was recorded: how it ended, and its segmentations.
+    judge : callable
+        Told the segmentations of each image before they are recorded; may add to them.
 
     Attributes
     ----------
@@ -91,6 +93,7 @@ class Pipeline:
         feed: Feed,
         hold: Callable[[str], None],
         ended: Callable[[ImageOutcome, Sequence[Segmentation]], None] = lambda outcome, records: None,
+        judge: Callable[[list[Segmentation]], list[Segmentation]] = lambda records: records,
     ) -> None:
         self._spec = spec
         self._engine = engine
@@ -100,6 +103,7 @@ class Pipeline:
         self._hold = hold
         self._suspects = asyncio.Lock()
         self._ended = ended
+        self._judge = judge
         self._retired = asyncio.Event()
         self.held_by: Reason | None = None
 
@@ -275,6 +279,7 @@ class Pipeline:
     async def _record(self, slot: Slot, outcome: ImageOutcome, records: list[Segmentation]) -> None:
         """Commit the image to the journal, then tell the subscribers."""
         crashpoints.reach("before-commit")
+        records = self._judge(records)
         while True:
             try:
                 with telemetry.stage("publish"):

@@ -99,7 +99,7 @@ def test_the_latency_counts_images_that_are_done(value: Value) -> None:
 def test_names_and_labels_follow_the_conventions(families: dict[str, Metric]) -> None:
     ours = [family for family in families.values() if family.name.startswith("segmentd_")]
     assert len(ours) > 15
-    allowed = {"watch", "state", "reason", "stage", "device", "le", "version", "display_name"}
+    allowed = {"measure", "watch", "state", "reason", "stage", "device", "le", "version", "display_name"}
     for family in ours:
         assert family.documentation.endswith(".")
         assert family.name.endswith(("_seconds", "_bytes")) or "second" not in family.name
@@ -181,4 +181,4 @@ def _labels(family: Metric) -> Iterator[tuple[str, set[str]]]:
     for sample in family.samples:
         yield sample.name, set(sample.labels)
     if not family.samples:
-        yield family.name, {"device"}
+        yield family.name, {"device", "watch", "measure"}

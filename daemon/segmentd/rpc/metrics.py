@@ -125,6 +125,12 @@ def _watch_metrics(now: _Snapshot) -> Iterator[Metric]:
     kept = GaugeMetricFamily(
         "segmentd_watch_images", "Images in the journal by how they ended.", labels=["watch", "state"]
     )
+    alarm = GaugeMetricFamily(
+        "segmentd_drift_alarm", "1 while the last images look different from those before.", labels=["watch"]
+    )
+    score = GaugeMetricFamily(
+        "segmentd_drift_score", "How different, in spreads of single images.", labels=["watch", "measure"]
+    )
     state = GaugeMetricFamily(
         "segmentd_watch_state", "1 for the state that a watch is in.", labels=["watch", "state"]
     )
@@ -135,7 +141,10 @@ def _watch_metrics(now: _Snapshot) -> Iterator[Metric]:
             kept.add_metric([key, name], value)
         for name in STATES:
             state.add_metric([key, name], float(name == status.state))
-    yield from (waiting, kept, state)
+        alarm.add_metric([key], watch.alarm.on)
+        for measure in watch.alarm.measures:
+            score.add_metric([key, measure.name], measure.score)
+    yield from (waiting, kept, state, alarm, score)
     yield from _tally_metrics([watch for watch, _ in now.watches])
 
 

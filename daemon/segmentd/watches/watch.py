@@ -19,14 +19,15 @@ from segmentd.moving import Mover
 from segmentd.pipeline import HOLD_SECONDS, NO_ROOM, Pipeline
 from segmentd.records import FileStamp
 from segmentd.settings import WatchSettings
+from segmentd.watches.alarm import DriftAlarm
 from segmentd.watches.first_look import first_look
+from segmentd.watches.hold import Hold
 from segmentd.watches.in_hand import InHand
 from segmentd.watches.parts import Parts
 from segmentd.watches.status import WatchLoad, WatchStatus, status_of, warning_of
 from segmentd.watches.tally import Tally
 
 DISK_REASONS = (Reason.DISK_FULL, Reason.RESULTS_NOT_WRITABLE)
-_log = telemetry.get_logger(__name__)
 
 
 class Watch:
@@ -49,6 +50,8 @@ class Watch:
     ----------
     tally : Tally
         What it has done since the daemon started.
+    alarm : DriftAlarm
+        Whether its images look like those before.
     """
 
     def __init__(
@@ -64,12 +67,11 @@ class Watch:
         self.paused = paused
         self._parts = parts
         self._admit = admit
-        self._hold_reason = ""
+        self._hold = Hold(settings.id)
         self._in_hand = InHand()
         self._delivering = 0
         self.tally = Tally()
-        self._going_on = asyncio.Event()
-        self._going_on.set()
+        self.alarm = DriftAlarm(settings.id, parts.journal)
         self._halted = asyncio.Event()
         self._intake: asyncio.Task[None] | None = None
         self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -148,7 +150,7 @@ class Watch:
 
     def let_go(self) -> None:
         """Give up files that wait for something to be mended; the next start does them again."""
-        if self._hold_reason:
+        if self._hold.reason:
             self.abandon()
 
     def abandon(self) -> None:
@@ -161,15 +163,15 @@ class Watch:
         counts, faults = await asyncio.to_thread(
             lambda: (journal.counts(self.spec.id), journal.result_faults(self.spec.id))
         )
-        hold_reason = self._hold_reason or (NO_ROOM.message if journal.short_of_room else "")
-        warnings = tuple(filter(None, (self._mover.trouble, warning_of(faults))))
+        hold_reason = self._hold.reason or (NO_ROOM.message if journal.short_of_room else "")
+        warnings = tuple(filter(None, (self._mover.trouble, self.alarm.warning, warning_of(faults))))
         model = reference_id(self.spec.model)
         return status_of(self._folder.status, self.paused, hold_reason, model, counts, warnings, self.load())
 
     @property
     def held(self) -> str:
         """Why the watch waits; empty while it goes on."""
-        return self._hold_reason
+        return self._hold.reason
 
     @property
     def waits_for_disk(self) -> bool:
@@ -188,8 +190,16 @@ class Watch:
         self._folder = FolderWatch(self.spec)
         self._mover = Mover(self.spec)
         self._claim = parts.claim_of(self.spec)
+        self.alarm.enabled = settings.drift_alarm
         self._pipeline = Pipeline(
-            self.spec, parts.engine, parts.pool, parts.journal, parts.feed, self._hold, self.tally.add
+            self.spec,
+            parts.engine,
+            parts.pool,
+            parts.journal,
+            parts.feed,
+            self._hold,
+            self.tally.add,
+            self.alarm.judge,
         )
 
     async def _take_up(self) -> None:
@@ -205,6 +215,7 @@ class Watch:
             lease = await self._begin(stack)
             mover = asyncio.create_task(self._mover.run())
             stack.callback(mover.cancel)
+            await self.alarm.remember()
             ignore = await first_look(self.spec, self._parts.journal)
             await folder.run(self._known, partial(self._deliver, pipeline, str(lease.path)), ignore)
 
@@ -258,7 +269,7 @@ class Watch:
         # The file may have changed while its earlier content is in work: one after the other.
         await self._in_hand.end_of(found.relative)
         await self._claim_folders()
-        await self._going_on.wait()
+        await self._hold.over()
         slot = Slot(self._parts.engine.scheduler, self.spec.id, self.spec.priority, model)
         with telemetry.stage("queue"):
             await slot.acquire()
@@ -282,13 +293,3 @@ class Watch:
         error = None if task.cancelled() else task.exception()
         if error is not None and not self._broken.done():
             self._broken.set_exception(error)
-
-    def _hold(self, reason: str) -> None:
-        """Take up no more files while there is a reason to wait."""
-        if reason and reason != self._hold_reason:
-            _log.warning("watch waits", watch=self.spec.id, why=reason)
-        self._hold_reason = reason
-        if reason:
-            self._going_on.clear()
-        else:
-            self._going_on.set()
