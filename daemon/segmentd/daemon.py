@@ -27,7 +27,7 @@ from segmentd.results.feed import Feed
 from segmentd.results.journal import Journal
 from segmentd.results.reserve import RESERVE_BYTES
 from segmentd.results.watch_store import WatchStore
-from segmentd.rpc.observing import metrics_served
+from segmentd.rpc.observing import observed
 from segmentd.rpc.server import Server
 from segmentd.settings import Settings
 from segmentd.training_jobs.opening import open_trainings
@@ -135,8 +135,8 @@ class Daemon:
             for watch in watches.list():
                 await self._unless_stopped(asyncio.to_thread(clean_temporaries, watch.spec.results))
             address = await server.start()
-            page = metrics_served(self._settings.metrics, engine, watches, journal, server.subscribers)
-            await stack.enter_async_context(page)
+            told = observed(self._settings, engine, watches, journal, server.subscribers)
+            await stack.enter_async_context(told)
             running = [
                 asyncio.create_task(watches.run(), name="watches"),
                 asyncio.create_task(self._look_after(journal), name="journal"),

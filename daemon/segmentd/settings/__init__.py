@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from segmentd.settings.access import is_loopback
 from segmentd.settings.load import CONFIG_VARIABLE, Settings, load, parse
-from segmentd.settings.observing import MetricsSettings
+from segmentd.settings.observing import MetricsSettings, TracingSettings
 from segmentd.settings.schema import (
     DeviceSettings,
     JournalSettings,
@@ -22,6 +22,7 @@ __all__ = [
     "ModelSettings",
     "ServerSettings",
     "Settings",
+    "TracingSettings",
     "WatchSettings",
     "check_watch",
     "given_keys",

@@ -14,7 +14,7 @@ from segmentd.errors import ConfigurationError
 from segmentd.records import WatchSpec
 from segmentd.settings import problems
 from segmentd.settings.access import contradictions
-from segmentd.settings.observing import MetricsSettings
+from segmentd.settings.observing import MetricsSettings, TracingSettings
 from segmentd.settings.schema import (
     DeviceSettings,
     JournalSettings,
@@ -36,6 +36,7 @@ class Settings(Table):
     models: ModelSettings = Field(default_factory=ModelSettings)
     journal: JournalSettings = Field(default_factory=JournalSettings)
     metrics: MetricsSettings = Field(default_factory=MetricsSettings)
+    tracing: TracingSettings = Field(default_factory=TracingSettings)
     watch: tuple[WatchSettings, ...] = ()
 
     @property
@@ -102,8 +103,15 @@ def parse(data: Mapping[str, Any], base: Path) -> Settings:
     journal = read_table(JournalSettings, data.get("journal", {}), "journal", base, found)
     metrics = read_table(MetricsSettings, data.get("metrics", {}), "metrics", base, found)
     watches = read_watches(data.get("watch", []), base, server.roots if server else (), found)
-    if found or server is None or device is None or models is None or journal is None or metrics is None:
+    tracing = read_table(TracingSettings, data.get("tracing", {}), "tracing", base, found)
+    if found or not (server and device and models and journal and metrics and tracing):
         raise ConfigurationError(found)
     return Settings(
-        server=server, device=device, models=models, journal=journal, metrics=metrics, watch=watches
+        server=server,
+        device=device,
+        models=models,
+        journal=journal,
+        metrics=metrics,
+        tracing=tracing,
+        watch=watches,
     )

@@ -20,6 +20,14 @@ def _check_loopback(value: str) -> str:
     return value
 
 
+def _check_endpoint(value: str) -> str:
+    scheme, _, rest = value.partition("://")
+    if scheme not in ("http", "https") or not rest:
+        raise broken("must be http://HOST:PORT, or https://HOST:PORT with TLS")
+    split_listen(rest.rstrip("/"))
+    return value
+
+
 class MetricsSettings(Table):
     """`[metrics]`: what Prometheus reads."""
 
@@ -29,3 +37,10 @@ class MetricsSettings(Table):
     def address(self) -> tuple[str, int] | None:
         """Host and port; None where there is no page."""
         return None if self.listen is None else split_listen(self.listen)
+
+
+class TracingSettings(Table):
+    """`[tracing]`: where OpenTelemetry hears of each image."""
+
+    endpoint: Annotated[str, AfterValidator(_check_endpoint)] | None = None
+    """collector of traces (OTLP, gRPC), such as http://127.0.0.1:4317; needs the extra otel; left out: none"""

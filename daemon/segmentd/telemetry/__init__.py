@@ -29,6 +29,7 @@ from segmentd.telemetry.meter import (
     observe,
     stage,
 )
+from segmentd.telemetry.timeline import Timeline, annotate, in_context, note, traced
 
 __all__ = [
     "FORMATS",
@@ -41,10 +42,15 @@ __all__ = [
     "Logger",
     "Meter",
     "StageTotal",
+    "Timeline",
+    "annotate",
     "configure",
     "count",
     "get_logger",
+    "in_context",
+    "note",
     "observe",
     "printable",
     "stage",
+    "traced",
 ]

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from segmentd.telemetry.timeline import note
+
 # Upper ends of buckets in seconds: from a tile to a file that takes minutes.
 BOUNDS = (
     0.0005,
@@ -86,7 +88,9 @@ class Meter:
         try:
             yield
         finally:
-            self.observe(name, time.perf_counter() - start)
+            end = time.perf_counter()
+            self.observe(name, end - start)
+            note(name, start, end)
 
     def observe(self, name: str, seconds: float) -> None:
         """Add a time that was taken elsewhere to the stage `name`."""

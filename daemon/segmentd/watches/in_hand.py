@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
+from segmentd import telemetry
 from segmentd.ingest.folder import FoundFile
+from segmentd.ingest.names import printable
 from segmentd.records import FileStamp
 
 
@@ -44,3 +47,10 @@ class InHand:
         """Give all of them up."""
         for _, task in self._images.values():
             task.cancel()
+
+
+def timeline_of(watch: str, found: FoundFile) -> telemetry.Timeline:
+    """What is known of an image when its work begins: how long it settled, and waited for a slot."""
+    complete, now = found.complete_time_monotonic, time.monotonic()
+    stages = [("settle", found.changed_time_monotonic, complete), ("queue", complete, now)]
+    return telemetry.Timeline("image", stages, {"watch": watch, "image": printable(found.relative)})

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from segmentd import telemetry
 from segmentd.records import Segmentation, SegmentationState
 from segmentd.results.images import ImageOutcome
 from segmentd.telemetry import Histogram, LastMinute
@@ -47,9 +48,12 @@ class Tally:
         """Count an image that ended."""
         made = [one for one in segmentations if one.state is SegmentationState.SUCCEEDED]
         renamed = any(one.state is SegmentationState.RENAMED for one in segmentations)
-        self.images["renamed" if renamed else outcome.state.value] += 1
+        state = "renamed" if renamed else outcome.state.value
+        self.images[state] += 1
+        telemetry.annotate(state=state, planes=len(made))
         if outcome.fault is not None and segmentations:
             self.failures[outcome.fault.reason] += 1
+            telemetry.annotate(reason=outcome.fault.reason)
         pixels = sum(one.height * one.width for one in made)
         self.last_minute.add(pixels)
         if not made:

@@ -22,7 +22,7 @@ from segmentd.settings import WatchSettings
 from segmentd.watches.alarm import DriftAlarm
 from segmentd.watches.first_look import first_look
 from segmentd.watches.hold import Hold
-from segmentd.watches.in_hand import InHand
+from segmentd.watches.in_hand import InHand, timeline_of
 from segmentd.watches.parts import Parts
 from segmentd.watches.status import WatchLoad, WatchStatus, status_of, warning_of
 from segmentd.watches.tally import Tally
@@ -260,7 +260,9 @@ class Watch:
             slot = await self._slot_for(found, model)
         finally:
             self._delivering -= 1
-        work = pipeline.process(found, slot, model)
+        work = telemetry.traced(
+            pipeline.process(found, slot, model), partial(timeline_of, self.spec.id, found)
+        )
         task = asyncio.create_task(work, name=f"image-{self.spec.id}")
         self._in_hand.add(found, task)
         task.add_done_callback(lambda done: self._done(found, slot, done))
