@@ -43,4 +43,4 @@ class TracingSettings(Table):
     """`[tracing]`: where OpenTelemetry hears of each image."""
 
     endpoint: Annotated[str, AfterValidator(_check_endpoint)] | None = None
-    """collector of traces (OTLP, gRPC), such as http://127.0.0.1:4317; needs the extra otel; left out: none"""
+    """collector of traces (OTLP/gRPC), such as http://127.0.0.1:4317; needs the extra otel; left out: none"""
