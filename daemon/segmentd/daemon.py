@@ -135,7 +135,7 @@ class Daemon:
             for watch in watches.list():
                 await self._unless_stopped(asyncio.to_thread(clean_temporaries, watch.spec.results))
             address = await server.start()
-            told = observed(self._settings, engine, watches, journal, server.subscribers)
+            told = observed(self._settings, engine, watches, journal, server)
             await stack.enter_async_context(told)
             running = [
                 asyncio.create_task(watches.run(), name="watches"),

@@ -15,6 +15,8 @@ import pytest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from segmentctl import DaemonError
+
 from .daemon import DaemonProcess, wait_until
 from .scene import Scene
 
@@ -65,6 +67,22 @@ def test_counts_are_those_of_the_images(scene: Scene, value: Value) -> None:
     assert value("segmentd_api_sent_bytes_total") > 0
 
 
+def test_calls_are_counted_by_how_they_end(scene: Scene) -> None:
+    def calls() -> dict[tuple[str, str], float]:
+        samples = scraped(scene.daemon)["segmentd_calls"].samples
+        return {(one.labels["method"].split(".")[-1], one.labels["code"]): one.value for one in samples}
+
+    before = calls()
+    scene.client.server()
+    with pytest.raises(DaemonError):
+        scene.client.watch("nobody")
+    after = calls()
+    changed = {key: after[key] - before.get(key, 0) for key in after if after[key] != before.get(key)}
+    assert changed.pop(("ServerService/GetServer", "OK")) >= 1
+    assert changed.pop(("WatchService/GetWatch", "NOT_FOUND")) == 1
+    assert {method.partition("/")[0] for method, _ in changed} <= {"SegmentationService", "ServerService"}
+
+
 def test_what_is_going_on_now(value: Value) -> None:
     assert value("segmentd_queue_images", watch="hot") == 0
     assert value("segmentd_planes_in_flight") == 0
@@ -99,7 +117,19 @@ def test_the_latency_counts_images_that_are_done(value: Value) -> None:
 def test_names_and_labels_follow_the_conventions(families: dict[str, Metric]) -> None:
     ours = [family for family in families.values() if family.name.startswith("segmentd_")]
     assert len(ours) > 15
-    allowed = {"measure", "watch", "state", "reason", "stage", "device", "le", "version", "display_name"}
+    allowed = {
+        "measure",
+        "method",
+        "code",
+        "watch",
+        "state",
+        "reason",
+        "stage",
+        "device",
+        "le",
+        "version",
+        "display_name",
+    }
     for family in ours:
         assert family.documentation.endswith(".")
         assert family.name.endswith(("_seconds", "_bytes")) or "second" not in family.name

@@ -6,7 +6,7 @@ Labels have few values: ids of watches, names of devices and stages, states, and
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from prometheus_client.core import (
@@ -22,6 +22,7 @@ from segmentd import __version__, telemetry
 from segmentd.engine.lanes import DeviceState
 from segmentd.pipeline import Engine
 from segmentd.results.journal import Journal
+from segmentd.rpc.server import Server
 from segmentd.settings.values import UNLIMITED
 from segmentd.telemetry.meter import BOUNDS, StageTotal
 from segmentd.watches import Watch, Watches, WatchStatus
@@ -50,6 +51,7 @@ class _Snapshot:
     slots: int
     waiting_planes: int
     subscribers: int
+    calls: dict[tuple[str, str], int]
     last_event: int
     journal_bytes: int
 
@@ -59,10 +61,8 @@ class DaemonCollector(Collector):
 
     Parameters
     ----------
-    engine, watches, journal
+    engine, watches, journal, server
         What is told of.
-    subscribers : callable
-        How many subscriptions are open.
     loop : asyncio.AbstractEventLoop
         Where these belong to.
     """
@@ -72,13 +72,13 @@ class DaemonCollector(Collector):
         engine: Engine,
         watches: Watches,
         journal: Journal,
-        subscribers: Callable[[], int],
+        server: Server,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._engine = engine
         self._watches = watches
         self._journal = journal
-        self._subscribers = subscribers
+        self._server = server
         self._loop = loop
 
     def collect(self) -> Iterator[Metric]:
@@ -101,7 +101,8 @@ class DaemonCollector(Collector):
             paused=scheduler.paused,
             slots=scheduler.slots,
             waiting_planes=scheduler.waiting,
-            subscribers=self._subscribers(),
+            subscribers=self._server.subscribers(),
+            calls=dict(self._server.calls.ended),
             last_event=last,
             journal_bytes=size,
         )
@@ -116,6 +117,10 @@ def _queue_metrics(now: _Snapshot) -> Iterator[Metric]:
     yield GaugeMetricFamily("segmentd_slot_waiters", "Who asks for a slot now.", now.waiting_planes)
     yield GaugeMetricFamily("segmentd_subscribers", "Open subscriptions.", now.subscribers)
     yield GaugeMetricFamily("segmentd_models_loaded", "Models in memory.", now.loaded_models)
+    calls = CounterMetricFamily("segmentd_calls", "Calls of the API that ended.", labels=["method", "code"])
+    for labels, number in sorted(now.calls.items()):
+        calls.add_metric(labels, number)
+    yield calls
     yield CounterMetricFamily("segmentd_events", "Events that the journal ever had.", now.last_event)
     yield GaugeMetricFamily("segmentd_journal_bytes", "Size of the journal on disk.", now.journal_bytes)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 
 from segmentd import __version__, telemetry
 from segmentd.pipeline import Engine
 from segmentd.results.journal import Journal
+from segmentd.rpc.server import Server
 from segmentd.settings import Settings
 from segmentd.watches import Watches
 
@@ -21,7 +22,7 @@ async def observed(
     engine: Engine,
     watches: Watches,
     journal: Journal,
-    subscribers: Callable[[], int],
+    server: Server,
 ) -> AsyncIterator[None]:
     """Serve the page for Prometheus and export traces, if that is wanted.
 
@@ -29,7 +30,7 @@ async def observed(
     ----------
     settings : Settings
         What is wanted.
-    engine, watches, journal, subscribers
+    engine, watches, journal, server
         As those of `DaemonCollector`.
 
     Raises
@@ -42,7 +43,7 @@ async def observed(
             stack.enter_context(_traces(settings.tracing.endpoint))
         address = settings.metrics.address()
         if address is not None:
-            collect = (engine, watches, journal, subscribers, asyncio.get_running_loop())
+            collect = (engine, watches, journal, server, asyncio.get_running_loop())
             await stack.enter_async_context(_page(address, *collect))
         yield
 
@@ -60,14 +61,14 @@ async def _page(
     engine: Engine,
     watches: Watches,
     journal: Journal,
-    subscribers: Callable[[], int],
+    server: Server,
     loop: asyncio.AbstractEventLoop,
 ) -> AsyncIterator[None]:
     # Not needed by those who want no page.
     from segmentd.rpc.metrics import DaemonCollector
     from segmentd.rpc.metrics_page import MetricsPage
 
-    collector = DaemonCollector(engine, watches, journal, subscribers, loop)
+    collector = DaemonCollector(engine, watches, journal, server, loop)
     page = MetricsPage(*address, collector)
     _log.info("metrics are served", url=f"http://{page.address}/metrics")
     try:

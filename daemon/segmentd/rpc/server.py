@@ -12,6 +12,7 @@ from segmentd.pipeline import Engine
 from segmentd.results.feed import Feed
 from segmentd.results.journal import Journal
 from segmentd.rpc.access import AccessInterceptor, Gate
+from segmentd.rpc.call_counts import CallCounts
 from segmentd.rpc.entrances import Entrances, limits
 from segmentd.rpc.faults import FaultInterceptor
 from segmentd.rpc.model_service import ModelService
@@ -76,9 +77,10 @@ class Server:
         logging.getLogger("grpc._cython.cygrpc").addFilter(_LOST_RECEIVERS)
         self._entrances = Entrances(settings)
         tokens = None if settings.token_file is None else Tokens(settings.token_file)
+        self.calls = CallCounts()
         gate = Gate(tokens, settings.admin_over_network)
         self._grpc = grpc.aio.server(
-            interceptors=[FaultInterceptor(), AccessInterceptor(gate)], options=limits(settings)
+            interceptors=[self.calls, FaultInterceptor(), AccessInterceptor(gate)], options=limits(settings)
         )
         self._health = health.aio.HealthServicer()
         self._segmentations = segmentations = SegmentationService(engine, watches, journal, feed)

@@ -15,7 +15,7 @@ from google.protobuf.duration_pb2 import Duration
 from rich.console import Console
 
 from segmentctl.cli.top_numbers import Answer, History, quantile
-from segmentctl.cli.top_view import curve, view
+from segmentctl.cli.top_view import curve, time_text, view
 from segmentd.v1 import server_service_pb2, watch_service_pb2
 
 BOUNDS = (0.1, 1.0)
@@ -105,6 +105,14 @@ def test_the_view_shows_what_was_told() -> None:
 def test_a_curve_is_as_high_as_its_largest_value() -> None:
     assert curve([0, 1, 2]) == " ▄█"
     assert curve([0, 0]) == "  "
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.0, "0 µs"), (0.00025, "250 µs"), (0.0042, "4.2 ms"), (0.042, "42 ms"), (4.2, "4.2 s")],
+)
+def test_times_keep_two_digits(seconds: float, text: str) -> None:
+    assert time_text(seconds) == text
 
 
 def test_printed_once_in_a_pipe(run: Any) -> None:

@@ -76,7 +76,8 @@ def _queue(history: History) -> Table:
     speed = f"{server.images_per_minute:,} images/min, {server.megapixels_per_second:.2f} Mpx/s  "
     lines.add_row(Text("last minute"), Text(speed) + Text(curve(history.speeds), style="cyan"))
     journal = f"{server.last_event_number:,} events, {bytes_text(server.journal_size_bytes)}"
-    lines.add_row(Text("journal"), Text(f"{journal}; {server.subscriber_count} subscribers"))
+    subscribers = "1 subscriber" if server.subscriber_count == 1 else f"{server.subscriber_count} subscribers"
+    lines.add_row(Text("journal"), Text(f"{journal}; {subscribers}"))
     return lines
 
 
@@ -150,7 +151,14 @@ def _timing(timing: Timing) -> list[Text]:
     rate = f"{timing.rate:.1f}" if timing.rate else "-"
     style = "bold" if timing.name == "latency" else ""
     durations = (timing.mean, timing.median, timing.p99)
-    return [Text(timing.name, style=style), Text(rate), *(Text(seconds_text(one)) for one in durations)]
+    return [Text(timing.name, style=style), Text(rate), *(Text(time_text(one)) for one in durations)]
+
+
+def time_text(seconds: float) -> str:
+    """Give a time with two digits at least, down to microseconds."""
+    if seconds < 1e-3:
+        return f"{1e6 * seconds:.0f} µs"
+    return f"{1e3 * seconds:.1f} ms" if seconds < 1e-2 else seconds_text(seconds)
 
 
 def _failures(failures: Sequence[Server.Failure]) -> Table:
