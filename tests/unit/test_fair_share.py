@@ -59,21 +59,26 @@ class Place:
             slot.release()
 
 
+@pytest.fixture(scope="module")
+def pool() -> Iterator[WorkerPool]:
+    with WorkerPool(1) as started:
+        yield started
+
+
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+def place(tmp_path: Path, pool: WorkerPool, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     lane = CpuLane(1)
-    with WorkerPool(1) as pool:
-        made = Place(tmp_path, pool, lane)
-        segment = CpuLane.segment
+    made = Place(tmp_path, pool, lane)
+    segment = CpuLane.segment
 
-        def counted(*args: Any, **options: Any) -> Iterator[BandResult]:
-            for strip in segment(*args, **options):
-                made.strips.append(len(strip.labels))
-                yield strip
+    def counted(*args: Any, **options: Any) -> Iterator[BandResult]:
+        for strip in segment(*args, **options):
+            made.strips.append(len(strip.labels))
+            yield strip
 
-        monkeypatch.setattr(CpuLane, "segment", counted)
-        yield made
-        made.journal.close()
+    monkeypatch.setattr(CpuLane, "segment", counted)
+    yield made
+    made.journal.close()
     lane.close()
 
 
@@ -170,7 +175,7 @@ async def test_a_plane_whose_deadline_passes_while_it_is_paused_ends(
     monkeypatch.setattr(Turn, "quantum_pixels", 1)
     calls, scheduler = PlaneCalls(place.engine), place.engine.scheduler
     await scheduler.acquire("gate")
-    fields: dict[str, Any] = {"deadline_duration": {"seconds": 1}}
+    fields: dict[str, Any] = {"deadline_duration": {"nanos": 300_000_000}}
     late = asyncio.create_task(answers(calls, "client", LARGE, **fields))
     await waiting(scheduler, 1)
     other = asyncio.create_task(scheduler.acquire("other"))

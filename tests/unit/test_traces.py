@@ -42,14 +42,19 @@ def spans() -> Iterator[InMemorySpanExporter]:
         yield exporter
 
 
+@pytest.fixture(scope="module")
+def pool() -> Iterator[WorkerPool]:
+    with WorkerPool(1) as started:
+        yield started
+
+
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
+def bench(tmp_path: Path, pool: WorkerPool) -> Iterator[Bench]:
     lane = CpuLane(1)
-    with WorkerPool(1) as pool:
-        made = Bench(tmp_path, pool, lane)
-        made.pipeline._ended = Tally().add
-        yield made
-        made.journal.close()
+    made = Bench(tmp_path, pool, lane)
+    made.pipeline._ended = Tally().add
+    yield made
+    made.journal.close()
     lane.close()
 
 
@@ -153,7 +158,7 @@ def test_a_collector_that_is_not_there_holds_up_nobody_for_long(monkeypatch: pyt
 
 def test_nothing_is_imported_or_noted_where_nobody_asked() -> None:
     source = (
-        "import sys, asyncio, segmentd.daemon; from segmentd import telemetry\n"
+        "import sys, asyncio, segmentd.settings; from segmentd import telemetry\n"
         "async def work(): telemetry.note('read', 0.0)\n"
         "asyncio.run(telemetry.traced(work(), lambda: 1 / 0))\n"
         "assert not [name for name in sys.modules if name.startswith(('opentelemetry', 'prometheus'))]"
