@@ -34,7 +34,7 @@ def check_config(
     console = Console(highlight=False, markup=False)
     if not console.is_terminal:
         console.width = _PIPE_WIDTH
-    for name in ("server", "open_inference", "device", "models", "journal"):
+    for name in ("server", "open_inference", "device", "models", "journal", "metrics", "tracing"):
         console.print(_drawn(f"[{name}]", getattr(settings, name)))
     for watch in settings.watch:
         effective = {"results": watch.results_folder, "give_up_seconds": watch.give_up}

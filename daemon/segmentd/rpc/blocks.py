@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import zstandard
 
+from segmentd import telemetry
 from segmentd.records import Region
 from segmentd.rpc.convert import region_message
 from segmentd.v1 import pixels_pb2
@@ -44,9 +45,10 @@ def fill(block: pixels_pb2.Block, piece: Piece, encoding: pixels_pb2.Encoding) -
     zstd = encoding == pixels_pb2.ENCODING_ZSTD
     pack = zstandard.ZstdCompressor(level=1).compress if zstd else bytes
     block.region.CopyFrom(region_message(piece.region))
-    block.labels = pack(piece.labels.tobytes())
-    if piece.confidence is not None:
-        block.confidence = pack(piece.confidence.tobytes())
+    labels = pack(piece.labels.tobytes())
+    confidence = b"" if piece.confidence is None else pack(piece.confidence.tobytes())
+    block.labels, block.confidence = labels, confidence
+    telemetry.count("api_sent_bytes", len(labels) + len(confidence))
     block.encoding = pixels_pb2.ENCODING_ZSTD if zstd else pixels_pb2.ENCODING_RAW
 
 

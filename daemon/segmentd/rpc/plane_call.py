@@ -11,13 +11,16 @@ import numpy as np
 import numpy.typing as npt
 
 from segmentd.compute.postprocessing import CRF, postprocessings
+from segmentd.engine.lanes import Lane
 from segmentd.engine.segmenter import Tally, TileResult
+from segmentd.engine.slot import Slot, Turn
 from segmentd.engine.source import ArraySource
 from segmentd.errors import Reason, SegmentdError
 from segmentd.models.fit import used_channels
 from segmentd.models.registry import Lease
 from segmentd.pipeline import Engine
 from segmentd.records import ModelCard, PixelType, SegmentOptions
+from segmentd.rpc.deadline import Deadline
 from segmentd.rpc.faults import bad_field
 
 MAX_PLANE_BYTES = 1 << 30
@@ -27,6 +30,7 @@ MIN_TILE_PX = 16
 MAX_TILE_PX = 1 << 14
 MAX_BORDER_PX = 4096
 MAX_CHANNELS = 64
+MAX_PRIORITY = 1000
 SOURCE = "submitted plane"
 
 Pixels = npt.NDArray[np.generic]
@@ -46,6 +50,12 @@ class Announced:
         (C, Y, X).
     options : SegmentOptions
         How it is segmented.
+    deadline : Deadline
+        When nobody wants it any more.
+    client : str
+        Who sends it: clients take turns with one another and with watches.
+    priority : int
+        Planes with a higher number go first.
     with_scores : bool
         Whether the probabilities of the classes are wanted too.
     field : str
@@ -56,6 +66,9 @@ class Announced:
     pixel_type: PixelType
     shape: tuple[int, int, int]
     options: SegmentOptions
+    deadline: Deadline
+    client: str = SOURCE
+    priority: int = 0
     with_scores: bool = False
     field: str = "model"
 
@@ -122,7 +135,7 @@ class PlaneCalls:
         Raises
         ------
         SegmentdError
-            Whatever is wrong with plane or model; DEVICE_BUSY; SHUTTING_DOWN.
+            Whatever is wrong with plane or model; DEVICE_BUSY; DEADLINE_EXPIRED; SHUTTING_DOWN.
         """
         self.check_open()
         async with self._engine.registry.lease(plane.model) as lease:
@@ -135,7 +148,10 @@ class PlaneCalls:
                     "the image into a watched folder, or use 'segmentd segment'",
                 )
             with self._room(plane.size_bytes, plane.score_bytes(len(lease.card.classes))):
-                call = PlaneCall(self._engine, lease, ArraySource(await receive()), channels, plane)
+                async with plane.deadline.limit():
+                    source = ArraySource(await receive())
+                slot = Slot(self._engine.scheduler, plane.client, plane.priority, str(lease.path))
+                call = PlaneCall(self._engine.lane, lease, source, channels, plane, slot)
                 self._calls.add(call)
                 self._idle.clear()
                 try:
@@ -178,13 +194,15 @@ class PlaneCall:
     """
 
     def __init__(
-        self, engine: Engine, lease: Lease, source: ArraySource, channels: slice, plane: Announced
+        self, lane: Lane, lease: Lease, source: ArraySource, channels: slice, plane: Announced, slot: Slot
     ) -> None:
-        self._engine = engine
+        self._lane = lane
         self.lease = lease
         self._source = source
         self._channels = channels
         self._options = plane.options
+        self._deadline = plane.deadline
+        self._slot = slot
         self.scores: npt.NDArray[np.float32] | None = None
         if plane.with_scores:
             self.scores = np.empty((len(lease.card.classes), *plane.shape[1:]), np.float32)
@@ -205,39 +223,53 @@ class PlaneCall:
         return self.lease.card
 
     async def tiles(self) -> AsyncGenerator[TileResult, None]:
-        """Tiles as they are done."""
+        """Tiles as they are done; the work ends when nobody wants them any more.
+
+        Raises
+        ------
+        SegmentdError
+            DEADLINE_EXPIRED, SHUTTING_DOWN, or what computing raises.
+        """
         loop = asyncio.get_running_loop()
-
-        def check_going_on() -> None:
-            if self._given_up:
+        turn = Turn(self._slot, loop)
+        async with self._deadline.limit():
+            await self._slot.acquire()
+        work = asyncio.create_task(asyncio.to_thread(self._compute, turn, loop))
+        work.add_done_callback(lambda _: self._tiles.put_nowait(None))
+        try:
+            while (tile := await self._next()) is not None:
+                yield tile
+            if self._ended:
                 raise _shutting_down()
+            await work
+        finally:
+            self._given_up = True
+            turn.end()
+            await asyncio.wait([work])
+            self._slot.release()
 
+    async def _next(self) -> TileResult | None:
+        async with self._deadline.limit():
+            return await self._tiles.get()
+
+    def _compute(self, turn: Turn, loop: asyncio.AbstractEventLoop) -> None:
         def on_tile(tile: TileResult) -> None:
-            check_going_on()
+            self._check_going_on()
             loop.call_soon_threadsafe(self._tiles.put_nowait, tile)
 
-        def compute() -> None:
-            lane = self._engine.lane
-            plane = (self.lease.path, self._source, self._options, self._channels)
-            if self.scores is not None:  # first, since not every model has them
-                for part in lane.scores(*plane, self.card.digest):
-                    check_going_on()
-                    self.scores[:, *part.window] = part.scores
-            for band in lane.segment(*plane, on_tile, self.card.digest):
-                self.tally.add(band)
+        plane = (self.lease.path, self._source, self._options, self._channels)
+        if self.scores is not None:  # first, since not every model has them
+            for part in self._lane.scores(*plane, self.card.digest):
+                self._check_going_on()
+                self.scores[:, *part.window] = part.scores
+        for band in self._lane.segment(*plane, on_tile, self.card.digest):
+            self.tally.add(band)
+            if band.end_row < self._source.shape[1]:
+                turn.after(band)
 
-        async with self._engine.scheduler.slot(SOURCE, model=str(self.lease.path)):
-            work = asyncio.create_task(asyncio.to_thread(compute))
-            work.add_done_callback(lambda _: self._tiles.put_nowait(None))
-            try:
-                while (tile := await self._tiles.get()) is not None:
-                    yield tile
-                if self._ended:
-                    raise _shutting_down()
-                await work
-            finally:
-                self._given_up = True
-                await asyncio.wait([work])
+    def _check_going_on(self) -> None:
+        if self._given_up:
+            raise _shutting_down()
 
 
 def _shutting_down() -> SegmentdError:

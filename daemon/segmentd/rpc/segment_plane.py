@@ -8,24 +8,26 @@ from contextlib import aclosing
 import numpy as np
 import numpy.typing as npt
 
+from segmentd import telemetry
 from segmentd.records import Segmentation, SegmentationState, SegmentOptions
 from segmentd.rpc import plane_call
 from segmentd.rpc.blocks import fill, tile_pieces
 from segmentd.rpc.convert import model_reference, pixel_type_record, segmentation_message
+from segmentd.rpc.deadline import deadline_of
 from segmentd.rpc.faults import bad_field
 from segmentd.rpc.plane_call import Announced, PlaneCall, PlaneCalls
 from segmentd.v1 import segmentation_service_pb2 as pb
 
 
 async def run(
-    planes: PlaneCalls, requests: AsyncIterator[pb.SegmentPlaneRequest]
+    planes: PlaneCalls, requests: AsyncIterator[pb.SegmentPlaneRequest], client: str
 ) -> AsyncIterator[pb.SegmentPlaneResponse]:
-    """Answer one call."""
+    """Answer one call of a client."""
     planes.check_open()
     first = await anext(aiter(requests), None)
     if first is None or first.WhichOneof("part") != "head":
         raise bad_field("head", "the first message must hold the head of the plane")
-    plane = _announced(first.head)
+    plane = _announced(first.head, client)
     async with (
         planes.segmenting(plane, lambda: _receive(requests, plane)) as call,
         aclosing(call.tiles()) as tiles,
@@ -35,6 +37,7 @@ async def run(
                 response = pb.SegmentPlaneResponse()
                 fill(response.block, piece, first.head.encoding)
                 yield response
+    telemetry.count("submitted_planes")
     yield pb.SegmentPlaneResponse(summary=segmentation_message(_summary(plane, call)))
 
 
@@ -59,13 +62,14 @@ def _summary(plane: Announced, call: PlaneCall) -> Segmentation:
     )
 
 
-def _announced(head: pb.SegmentPlaneRequest.Head) -> Announced:
+def _announced(head: pb.SegmentPlaneRequest.Head, client: str) -> Announced:
     limits = (
         ("height", head.height, 1, plane_call.MAX_EDGE_PX),
         ("width", head.width, 1, plane_call.MAX_EDGE_PX),
         ("channel_count", head.channel_count, 1, plane_call.MAX_CHANNELS),
         ("min_confidence", head.min_confidence, 0, 100),
         ("border_pixels", head.border_pixels, 0, plane_call.MAX_BORDER_PX),
+        ("priority", head.priority, -plane_call.MAX_PRIORITY, plane_call.MAX_PRIORITY),
     )
     for field, value, low, high in limits:
         plane_call.check_range(f"head.{field}", value, low, high)
@@ -86,6 +90,11 @@ def _announced(head: pb.SegmentPlaneRequest.Head) -> Announced:
         pixel_type_record(head.pixel_type, "head.pixel_type"),
         (head.channel_count, head.height, head.width),
         options,
+        deadline_of(
+            head.deadline_duration if head.HasField("deadline_duration") else None, "head.deadline_duration"
+        ),
+        client,
+        head.priority,
         field="head.model",
     )
 
@@ -105,6 +114,7 @@ async def _receive(
             )
         buffer[filled:end] = np.frombuffer(request.pixels, np.uint8)
         filled = end
+        telemetry.count("api_received_bytes", len(request.pixels))
     if filled != len(buffer):
         raise bad_field("pixels", f"{filled:,} bytes were sent, the head announced {len(buffer):,}")
     return plane.values(buffer)

@@ -89,7 +89,8 @@ class SegmentationService(segmentation_service_pb2_grpc.SegmentationServiceServi
         request_iterator: AsyncIterator[pb.SegmentPlaneRequest],
         context: Context,
     ) -> AsyncIterator[pb.SegmentPlaneResponse]:
-        async for response in segment_plane.run(self._planes, request_iterator):
+        client = f"client {context.peer()}"
+        async for response in segment_plane.run(self._planes, request_iterator, client):
             yield response
 
     async def _parts(

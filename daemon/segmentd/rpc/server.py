@@ -13,6 +13,7 @@ from segmentd.pipeline import Engine
 from segmentd.results.feed import Feed
 from segmentd.results.journal import Journal
 from segmentd.rpc.access import AccessInterceptor, Gate
+from segmentd.rpc.call_counts import CallCounts
 from segmentd.rpc.entrances import Entrances, limits
 from segmentd.rpc.faults import FaultInterceptor
 from segmentd.rpc.model_service import ModelService
@@ -83,15 +84,16 @@ class Server:
         logging.getLogger("grpc._cython.cygrpc").addFilter(_LOST_RECEIVERS)
         self._entrances = Entrances(own)
         tokens = None if own.token_file is None else Tokens(own.token_file)
+        self.calls = CallCounts()
         gate = Gate(tokens, own.admin_over_network)
         self._grpc = grpc.aio.server(
-            interceptors=[FaultInterceptor(), AccessInterceptor(gate)],
+            interceptors=[self.calls, FaultInterceptor(), AccessInterceptor(gate)],
             options=limits(own, LARGEST_MESSAGE_BYTES) if face.enabled else limits(own),
         )
         self._health = health.aio.HealthServicer()
         self._planes = PlaneCalls(engine)
         self._segmentations = segmentations = SegmentationService(self._planes, watches, journal, feed)
-        server = ServerService(engine, watches, journal, feed, lambda: segmentations.subscribers)
+        server = ServerService(engine, watches, journal, feed, self.subscribers)
         models = ModelService(trainings.library, engine.lane, watches, trainings)
         files = TrainingFiles(trainings, own.roots)
         training = TrainingService(trainings, files, models)
@@ -113,6 +115,10 @@ class Server:
         if own.reflection:
             names = (*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, self._grpc)
+
+    def subscribers(self) -> int:
+        """How many subscriptions are open."""
+        return self._segmentations.subscribers
 
     async def start(self) -> str:
         """Bind and serve; returns the address with the real port.

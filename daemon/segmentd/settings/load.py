@@ -14,6 +14,7 @@ from segmentd.errors import ConfigurationError
 from segmentd.records import WatchSpec
 from segmentd.settings import open_inference, problems
 from segmentd.settings.access import contradictions
+from segmentd.settings.observing import MetricsSettings, TracingSettings
 from segmentd.settings.schema import (
     DeviceSettings,
     JournalSettings,
@@ -36,6 +37,8 @@ class Settings(Table):
     device: DeviceSettings = Field(default_factory=DeviceSettings)
     models: ModelSettings = Field(default_factory=ModelSettings)
     journal: JournalSettings = Field(default_factory=JournalSettings)
+    metrics: MetricsSettings = Field(default_factory=MetricsSettings)
+    tracing: TracingSettings = Field(default_factory=TracingSettings)
     watch: tuple[WatchSettings, ...] = ()
 
     @property
@@ -102,8 +105,10 @@ def parse(data: Mapping[str, Any], base: Path) -> Settings:
     device = read_table(DeviceSettings, data.get("device", {}), "device", base, found)
     models = read_table(ModelSettings, data.get("models", {}), "models", base, found)
     journal = read_table(JournalSettings, data.get("journal", {}), "journal", base, found)
+    metrics = read_table(MetricsSettings, data.get("metrics", {}), "metrics", base, found)
     watches = read_watches(data.get("watch", []), base, server.roots if server else (), found)
-    if found or not (server and face and device and models and journal):
+    tracing = read_table(TracingSettings, data.get("tracing", {}), "tracing", base, found)
+    if found or not (server and face and device and models and journal and metrics and tracing):
         raise ConfigurationError(found)
     return Settings(
         server=open_inference.with_room(server, face),
@@ -111,5 +116,7 @@ def parse(data: Mapping[str, Any], base: Path) -> Settings:
         device=device,
         models=models,
         journal=journal,
+        metrics=metrics,
+        tracing=tracing,
         watch=watches,
     )

@@ -170,6 +170,8 @@ class WatchSettings(Table):
     """what is done before labels are decided: nothing, or a conditional random field; default: the model's"""
     confidence: Annotated[Literal["map", "marginal"], AfterValidator(check_confidence)] = "map"
     """with postprocessing = "crf": 100 everywhere (map), or the probability after the field (marginal)"""
+    drift_alarm: bool = True
+    """warn when confidence or shares of classes leave those of the images before (lamp, focus, stain)"""
     priority: Annotated[int, Field(ge=-1000, le=1000)] = 0
     """watches with a higher number go first"""
     marker_file: RelativePath | None = None

@@ -89,7 +89,11 @@ FAULTS = [
         "journal.retention_events = 2020-01-01: must be a whole number",
     ),
     ("[jurnal]\nx = 1", "jurnal = { x = 1 }: unknown key; did you mean journal?"),
-    ("qqq = 1", "qqq = 1: unknown key; known are device, journal, models, open_inference, server, watch"),
+    (
+        "qqq = 1",
+        "qqq = 1: unknown key; known are device, journal, metrics, models, open_inference, server, "
+        "tracing, watch",
+    ),
     ("[watch]\nid = 1", "watch = { id = 1 }: must be a list of tables, written [[watch]]"),
     ("watch = [3]", "watch[0] = 3: must be a table"),
     ('[[watch]]\nid = "a"\nfolder = "/in"', "watch[0].model = (missing): must be given"),
@@ -327,7 +331,7 @@ def test_a_link_to_a_watched_folder_is_that_folder(tmp_path: Path) -> None:
 
 def test_every_key_is_documented() -> None:
     tables = [field.annotation for name, field in Settings.model_fields.items() if name != "watch"]
-    assert len(tables) == 5
+    assert len(tables) == 7
     for table in tables:
         assert table is not None
         assert all(field.description for field in table.model_fields.values())

@@ -9,6 +9,7 @@ from contextlib import aclosing
 import numpy as np
 import numpy.typing as npt
 
+from segmentd import telemetry
 from segmentd.errors import Reason, SegmentdError
 from segmentd.models import versions
 from segmentd.models.registry import Registry
@@ -29,12 +30,12 @@ Array = npt.NDArray[np.generic]
 
 
 async def segment(
-    planes: PlaneCalls, request: pb.ModelInferRequest, find: FindRegion
+    planes: PlaneCalls, request: pb.ModelInferRequest, find: FindRegion, client: str
 ) -> pb.ModelInferResponse:
-    """Segment the plane of a request."""
+    """Segment the plane of a client's request."""
     wanted = tensors.read_outputs(request, tensors.OUTPUTS, (LABELS, CONFIDENCE), find)
     image = tensors.read_input(request, find)
-    plane = tensors.announced(request, image, wanted)
+    plane = tensors.announced(request, image, wanted, client)
     async with planes.segmenting(plane, lambda: _pixels(plane, image)) as call:
         version = await asyncio.to_thread(versions.current_number, call.lease.path)
         check_version(call.card.id, request.model_version, version)
@@ -52,6 +53,7 @@ async def segment(
         outputs: dict[str, Array] = {LABELS: labels, CONFIDENCE: confidence}
         if call.scores is not None:
             outputs[SCORES] = call.scores
+        telemetry.count("submitted_planes")
         _tell(answer, call)
         await _fill(answer, wanted, outputs)
         return answer

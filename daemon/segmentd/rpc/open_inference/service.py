@@ -183,7 +183,7 @@ class OpenInferenceService(open_inference_pb2_grpc.GRPCInferenceServiceServicer)
 
         if self._is_echo(request.model_name):
             return await inference.echo(request, find)
-        return await inference.segment(self._planes, request, find)
+        return await inference.segment(self._planes, request, find, f"client {context.peer()}")
 
     def _is_echo(self, name: str) -> bool:
         return self._with_echo and name == ECHO

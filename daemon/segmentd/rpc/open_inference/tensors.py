@@ -12,6 +12,7 @@ from segmentd.oip import open_inference_pb2 as pb
 from segmentd.records import PixelType, SegmentOptions
 from segmentd.rpc import plane_call
 from segmentd.rpc.convert import model_reference
+from segmentd.rpc.deadline import Deadline
 from segmentd.rpc.faults import bad_field
 from segmentd.rpc.open_inference.regions import Part, Region
 from segmentd.rpc.plane_call import Announced
@@ -130,13 +131,17 @@ def read_outputs(
     return wanted or [Wanted(name) for name in names]
 
 
-def announced(request: pb.ModelInferRequest, image: Input, wanted: Sequence[Wanted]) -> Announced:
-    """The plane of a request and how it shall be segmented; BAD_FIELD for parameters that are none."""
+def announced(
+    request: pb.ModelInferRequest, image: Input, wanted: Sequence[Wanted], client: str
+) -> Announced:
+    """The plane of a client's request and how it shall be segmented; BAD_FIELD for parameters that are none."""
     return Announced(
         reference(request.model_name, "model_name"),
         image.pixel_type,
         (1, *image.shape) if len(image.shape) == 2 else image.shape,  # type: ignore[arg-type]
         _options(request.parameters),
+        Deadline(),  # callers end their calls by themselves
+        client,
         with_scores=any(output.name == SCORES for output in wanted),
         field="model_name",
     )

@@ -30,7 +30,7 @@ def no_region(name: str) -> Region:
 def understand(made: pb.ModelInferRequest) -> tuple[tensors.Input, list[tensors.Wanted], tensors.Announced]:
     wanted = tensors.read_outputs(made, tensors.OUTPUTS, ("labels", "confidence"), no_region)
     image = tensors.read_input(made, no_region)
-    return image, wanted, tensors.announced(made, image, wanted)
+    return image, wanted, tensors.announced(made, image, wanted, "client x")
 
 
 def test_a_plain_request() -> None:
