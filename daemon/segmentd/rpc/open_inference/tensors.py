@@ -134,7 +134,7 @@ def read_outputs(
 def announced(
     request: pb.ModelInferRequest, image: Input, wanted: Sequence[Wanted], client: str
 ) -> Announced:
-    """The plane of a client's request and how it shall be segmented; BAD_FIELD for parameters that are none."""
+    """The plane of a request, how it shall be segmented, for whom; BAD_FIELD for parameters that are none."""
     return Announced(
         reference(request.model_name, "model_name"),
         image.pixel_type,
