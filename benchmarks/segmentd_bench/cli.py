@@ -221,7 +221,9 @@ def wire(
     of call is timed in turns: a subscription with pixels and a read, raw and packed (zstd), and a plane
     that the client submits. MiB/s counts pixels before packing, a byte each for label and confidence and
     two for the submitted pixel; what packing saves shows as MiB on the wire. Of a submitted plane,
-    compute is apart: MiB/s is of the transfer alone.
+    compute is apart: MiB/s is of the transfer alone. Last, the plane, up to 32 MiB of it, goes there and
+    back over the Open Inference Protocol with a model that only echoes it: in messages, and through shared
+    memory, into which the client copies it.
     """
     feature_set = options.choice("--features", features, options.FEATURE_SETS)
 

@@ -16,6 +16,11 @@ MODEL = "benchmark"
 _COMMON = """\
 [server]
 listen = "127.0.0.1:0"
+allow_shared_memory = true
+
+[open_inference]
+enabled = true
+echo_model = true
 
 [models]
 folder = "models"

@@ -1,4 +1,8 @@
-"""`wire`: how fast labels and confidence of a large plane travel over gRPC, and planes the other way."""
+"""`wire`: how fast labels and confidence of a large plane travel over gRPC, and planes the other way.
+
+Beside the blocks of the API, a plane goes there and back over the Open Inference Protocol, whose messages
+hold whole planes: as bytes, and through shared memory.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +24,13 @@ from segmentctl.calls import open_channel
 from segmentctl.errors import translated
 from segmentd.v1 import pixels_pb2, segmentation_service_pb2_grpc
 from segmentd.v1 import segmentation_service_pb2 as pb
-from segmentd_bench import arrivals, camera, machine, measure, report, subjects
+from segmentd_bench import arrivals, camera, echo, machine, measure, report, subjects
 from segmentd_bench.daemon import MODEL, serving
 
 CLASSES = 3
 MIB = 1 << 20
 IMAGE = "plane.tif"
+ECHO_BYTES, ECHO_MEMORY = "echo, bytes", "echo, shared memory"
 ENCODINGS = {"raw": pixels_pb2.ENCODING_RAW, "zstd": pixels_pb2.ENCODING_ZSTD}
 
 
@@ -97,16 +102,20 @@ class _Caller:
                 else:
                     counted.compute_s.append(answer.summary.compute_duration.ToNanoseconds() / 1e9)
 
-        self._receive(blocks(), counted)
-        counted.wire_bytes += self._plane.nbytes
+        self._receive(blocks(), counted, self._plane.nbytes)
 
-    def _receive(self, blocks: Iterable[pixels_pb2.Block], counted: _Counted) -> None:
+    def _receive(self, blocks: Iterable[pixels_pb2.Block], counted: _Counted, sent: int = 0) -> None:
         assembler = PlaneAssembler(*self._plane.shape[1:])
-        counted.wire_bytes = 0
+        first = (
+            not counted.wire_bytes
+        )  # counting makes another copy of every block, and all calls send the same
         for block in blocks:
-            counted.wire_bytes += block.ByteSize()
+            if first:
+                counted.wire_bytes += block.ByteSize()
             assembler.add(block)
         assembler.finish()
+        if first:
+            counted.wire_bytes += sent
 
 
 def _first_blocks(parts: Iterable[arrivals.Part]) -> Iterator[pixels_pb2.Block]:
@@ -130,7 +139,8 @@ def run(
     -------
     dict
         `calls`: for each its `ms`, `spread_percent`, `mib` of pixels before packing, `wire_mib`,
-        `mib_per_s`, and for a submitted plane `compute_ms` and `transfer_ms`.
+        `mib_per_s`, and for a submitted plane `compute_ms` and `transfer_ms`; `shared_memory_speedup`: how
+        many times as fast as bytes.
     """
     subject = subjects.texture(size_px, CLASSES)
     model = subjects.trained_model(subject, features)
@@ -140,10 +150,22 @@ def run(
         with closing(arrivals.follow(daemon.address, limit_s, metadata_only=True)) as stream:
             segmentation = arrivals.take(stream, [IMAGE])[IMAGE].segmentation
         step("measuring in turns")
-        with closing(open_channel(daemon.address)) as channel, translated(daemon.address):
+        with (
+            translated(daemon.address),
+            closing(open_channel(daemon.address)) as channel,
+            echo.opened(daemon.address, subject.pixels[0], limit_s) as echoes,
+        ):
             caller = _Caller(channel, subject.pixels, segmentation.name, limit_s)
             counts, works = _works(caller, subject)
+            for name, wire_bytes, call in (
+                (ECHO_BYTES, echoes.moved_bytes, echoes.as_bytes),
+                (ECHO_MEMORY, 0, echoes.through_memory),
+            ):
+                counts.append(_Counted(name, echoes.moved_bytes, wire_bytes))
+                works.append(call)
             timings = measure.interleaved(works, repeats)
+    entries = [_entry(*pair, repeats) for pair in zip(counts, timings, strict=True)]
+    wall = {call.name: timing.wall_median for call, timing in zip(counts, timings, strict=True)}
     return {
         "subject": subject.name,
         "features": features,
@@ -151,7 +173,8 @@ def run(
         "threads": threads,
         "repeats": repeats,
         "warm_ups": 1,
-        "calls": [_entry(*pair, repeats) for pair in zip(counts, timings, strict=True)],
+        "calls": entries,
+        "shared_memory_speedup": round(wall[ECHO_BYTES] / wall[ECHO_MEMORY], 1),
         "machine": machine.describe(),
     }
 
@@ -203,7 +226,8 @@ def show(result: dict[str, Any]) -> None:
         "transfer ms",
     ]
     title = f"{result['subject']} over gRPC on this machine, median of {result['repeats']}"
-    report.table(title, columns, rows, report.footer(result["machine"]))
+    speedup = f"through shared memory {result['shared_memory_speedup']} times as fast as bytes"
+    report.table(title, columns, rows, f"{speedup}; {report.footer(result['machine'])}")
 
 
 def plot(result: dict[str, Any], path: Path) -> None:

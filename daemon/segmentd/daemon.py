@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, closing, suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +18,7 @@ from segmentd.errors import ConfigurationError, Reason, SegmentdError
 from segmentd.models.registry import Registry
 from segmentd.pipeline import Engine
 from segmentd.process.claims import Claims
+from segmentd.process.freed_memory import keep_freed_memory
 from segmentd.process.leave import Leaver
 from segmentd.process.notify import Notifier
 from segmentd.process.watchdog import keep_telling
@@ -26,6 +28,7 @@ from segmentd.results.feed import Feed
 from segmentd.results.journal import Journal
 from segmentd.results.reserve import RESERVE_BYTES
 from segmentd.results.watch_store import WatchStore
+from segmentd.rpc.observing import observed
 from segmentd.rpc.server import Server
 from segmentd.settings import Settings
 from segmentd.training_jobs.opening import open_trainings
@@ -33,6 +36,8 @@ from segmentd.watches import Parts, Watches
 from segmentd.workers import WorkerPool
 
 DECODERS = 2
+# What blocks runs in these: images in work, also those that gave way, and calls to disks that may hang.
+THREADS = 64
 RETENTION_SECONDS = 600.0
 HEALTH_SECONDS = 1.0
 # The parts of a drain; together they stay below the 10 seconds that are promised.
@@ -84,6 +89,7 @@ class Daemon:
             LOCKED, JOURNAL_DAMAGED, JOURNAL_NEWER.
         """
         self._listen_to_signals()
+        keep_freed_memory()
         try:
             await self._run(ready)
         except _StoppedError:
@@ -92,6 +98,7 @@ class Daemon:
 
     async def _run(self, ready: Callable[[str], None]) -> None:
         crashpoints.arm()
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS))
         async with AsyncExitStack() as stack:
             self._enter("checking the journal")
             folder = self._settings.journal.folder
@@ -121,7 +128,7 @@ class Daemon:
                 registry,
                 self._settings.models.vgg19_weights,
             )
-            server = Server(engine, watches, journal, feed, trainings, self._settings.server)
+            server = Server(engine, watches, journal, feed, trainings, self._settings)
             telling = keep_telling(self._notifier, lane.work_since, lambda: self._status(watches, journal))
             self._in_background(stack, telling)
             self._enter("loading models")
@@ -130,6 +137,8 @@ class Daemon:
             for watch in watches.list():
                 await self._unless_stopped(asyncio.to_thread(clean_temporaries, watch.spec.results))
             address = await server.start()
+            told = observed(self._settings, engine, watches, journal, server)
+            await stack.enter_async_context(told)
             running = [
                 asyncio.create_task(watches.run(), name="watches"),
                 asyncio.create_task(self._look_after(journal), name="journal"),

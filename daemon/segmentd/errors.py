@@ -51,7 +51,12 @@ class Reason(StrEnum):
     FOLDER_OUTSIDE_ROOTS = "FOLDER_OUTSIDE_ROOTS"
     FOLDER_UNREACHABLE = "FOLDER_UNREACHABLE"
     PLANE_TOO_LARGE = "PLANE_TOO_LARGE"
+    REGION_UNKNOWN = "REGION_UNKNOWN"
+    REGION_EXISTS = "REGION_EXISTS"
+    REGION_UNUSABLE = "REGION_UNUSABLE"
+    REGION_TOO_SMALL = "REGION_TOO_SMALL"
     DEVICE_BUSY = "DEVICE_BUSY"
+    DEADLINE_EXPIRED = "DEADLINE_EXPIRED"
     DEVICE_UNAVAILABLE = "DEVICE_UNAVAILABLE"
     # subscriptions
     CURSOR_EXPIRED = "CURSOR_EXPIRED"
@@ -79,6 +84,29 @@ class Reason(StrEnum):
     NOT_TRAINED = "NOT_TRAINED"
     MISSING_EXTRA = "MISSING_EXTRA"
     INTERNAL = "INTERNAL"
+
+
+# What reasons mean for an image that is being segmented.
+# Not the image's fault: it waits until the cause is gone.
+HOLD_REASONS = frozenset(
+    {
+        Reason.DISK_FULL,
+        Reason.RESULTS_NOT_WRITABLE,
+        Reason.MODEL_NOT_FOUND,
+        Reason.MODEL_AMBIGUOUS,
+        Reason.MODEL_UNUSABLE,
+        Reason.MISSING_EXTRA,
+        Reason.DEVICE_UNAVAILABLE,
+    }
+)
+# The daemon has to end: what it did cannot be recorded.
+FATAL_REASONS = frozenset({Reason.JOURNAL_NOT_WRITABLE, Reason.JOURNAL_DAMAGED})
+# Left as it is: the next scan, or the next start, takes it up again.
+LEFT_REASONS = frozenset({Reason.IMAGE_CHANGED, Reason.SHUTTING_DOWN})
+# A worker process did not survive the image, which may have been the machine's fault.
+RETRIED_REASONS = frozenset({Reason.WORKER_CRASHED, Reason.WORKER_DEADLINE})
+# Said of a file where in truth the whole folder may be out of reach.
+GONE_REASONS = frozenset({Reason.IMAGE_VANISHED, Reason.IMAGE_UNREADABLE})
 
 
 class SegmentdError(Exception):

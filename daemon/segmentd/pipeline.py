@@ -10,8 +10,17 @@ from dataclasses import dataclass, replace
 
 from segmentd import crashpoints, telemetry
 from segmentd.engine.lanes import Lane
-from segmentd.engine.scheduler import Scheduler, Slot
-from segmentd.errors import Reason, SegmentdError
+from segmentd.engine.scheduler import Scheduler
+from segmentd.engine.slot import Slot, Turn
+from segmentd.errors import (
+    FATAL_REASONS,
+    GONE_REASONS,
+    HOLD_REASONS,
+    LEFT_REASONS,
+    RETRIED_REASONS,
+    Reason,
+    SegmentdError,
+)
 from segmentd.ingest.folder import FoundFile
 from segmentd.ingest.reach import within_reach
 from segmentd.ingest.readers import open_image
@@ -31,29 +40,9 @@ from segmentd.results.published import is_there, published_files
 from segmentd.segmentation import Target, segment_image, to_its_end
 from segmentd.workers import WorkerPool
 
-# Not the image's fault: it waits until the cause is gone.
-HOLD_REASONS = frozenset(
-    {
-        Reason.DISK_FULL,
-        Reason.RESULTS_NOT_WRITABLE,
-        Reason.MODEL_NOT_FOUND,
-        Reason.MODEL_AMBIGUOUS,
-        Reason.MODEL_UNUSABLE,
-        Reason.MISSING_EXTRA,
-        Reason.DEVICE_UNAVAILABLE,
-    }
-)
-# The daemon has to end: what it did cannot be recorded.
-FATAL_REASONS = frozenset({Reason.JOURNAL_NOT_WRITABLE, Reason.JOURNAL_DAMAGED})
-# Left as it is: the next scan, or the next start, takes it up again.
-LEFT_REASONS = frozenset({Reason.IMAGE_CHANGED, Reason.SHUTTING_DOWN})
 HOLD_SECONDS = 5.0
-# A worker process did not survive the image, which may have been the machine's fault: tried again after
-# these pauses, then the image has failed.
-RETRIED = frozenset({Reason.WORKER_CRASHED, Reason.WORKER_DEADLINE})
+# An image that a worker process did not survive is tried again after these pauses, then it has failed.
 RETRY_SECONDS = (1.0, 5.0)
-# Said of a file where in truth the whole folder may be out of reach.
-GONE = frozenset({Reason.IMAGE_VANISHED, Reason.IMAGE_UNREADABLE})
 
 NO_ROOM = SegmentdError(
     Reason.DISK_FULL,
@@ -85,7 +74,9 @@ class Pipeline:
     hold : callable
         Told why the watch waits, and "" when it goes on.
     ended : callable
-        Told the segmentations of each image that was recorded.
+        Told of each image that was recorded: how it ended, and its segmentations.
+    judge : callable
+        Told the segmentations of each image before they are recorded; may add to them.
 
     Attributes
     ----------
@@ -101,7 +92,8 @@ class Pipeline:
         journal: Journal,
         feed: Feed,
         hold: Callable[[str], None],
-        ended: Callable[[Sequence[Segmentation]], None] = lambda _: None,
+        ended: Callable[[ImageOutcome, Sequence[Segmentation]], None] = lambda outcome, records: None,
+        judge: Callable[[list[Segmentation]], list[Segmentation]] = lambda records: records,
     ) -> None:
         self._spec = spec
         self._engine = engine
@@ -111,6 +103,7 @@ class Pipeline:
         self._hold = hold
         self._suspects = asyncio.Lock()
         self._ended = ended
+        self._judge = judge
         self._retired = asyncio.Event()
         self.held_by: Reason | None = None
 
@@ -138,7 +131,7 @@ class Pipeline:
                 raise
             if error.reason in LEFT_REASONS:
                 return
-            if error.reason in GONE and not await asyncio.to_thread(within_reach, self._spec):
+            if error.reason in GONE_REASONS and not await asyncio.to_thread(within_reach, self._spec):
                 return  # it is found again when the share is back
             fault = Fault(error.reason, error.message, error.metadata)
         except Exception as error:
@@ -169,7 +162,7 @@ class Pipeline:
         try:
             return await self._segment_when_possible(found, slot, model)
         except SegmentdError as error:
-            if error.reason not in RETRIED:
+            if error.reason not in RETRIED_REASONS:
                 raise
             last = error
         for pause in RETRY_SECONDS:
@@ -181,7 +174,7 @@ class Pipeline:
                 try:
                     return await self._segment_when_possible(found, slot, model)
                 except SegmentdError as error:
-                    if error.reason not in RETRIED:
+                    if error.reason not in RETRIED_REASONS:
                         raise
                     last = error
         text = f"{last.message} (tried {1 + len(RETRY_SECONDS)} times); it is left alone until it changes"
@@ -191,7 +184,8 @@ class Pipeline:
         while True:
             try:
                 async with self._engine.registry.lease(model) as lease:
-                    return await to_its_end(self._segment, found, lease)
+                    turn = Turn(slot, asyncio.get_running_loop())
+                    return await to_its_end(self._segment, found, lease, turn)
             except SegmentdError as error:
                 if error.reason not in HOLD_REASONS:
                     raise
@@ -222,7 +216,7 @@ class Pipeline:
         while self._journal.short_of_room and not await asyncio.to_thread(self._journal.regain_room):
             await self._wait(NO_ROOM, slot)
 
-    def _segment(self, found: FoundFile, lease: Lease) -> Ended | None:
+    def _segment(self, found: FoundFile, lease: Lease, turn: Turn) -> Ended | None:
         """The blocking part; None where this content has its results already."""
         spec = self._spec
         with open_image(self._pool, found.relative, folder=spec.folder, stamp=found.stamp) as image:
@@ -241,7 +235,7 @@ class Pipeline:
                 return outcome, [self._about(found, record, outcome.version) for record in records]
             target = Target(spec.results, found.relative, spec.outputs, spec.with_image)
             lane, recent = self._engine.lane, self._feed.recent
-            records = segment_image(image, lease, lane, spec.options, target, recent=recent)
+            records = segment_image(image, lease, lane, spec.options, target, recent=recent, turn=turn)
         outcome = ImageOutcome(
             watch=spec.id,
             path=found.relative,
@@ -285,9 +279,11 @@ class Pipeline:
     async def _record(self, slot: Slot, outcome: ImageOutcome, records: list[Segmentation]) -> None:
         """Commit the image to the journal, then tell the subscribers."""
         crashpoints.reach("before-commit")
+        records = self._judge(records)
         while True:
             try:
-                await asyncio.to_thread(self._journal.record, outcome, records)
+                with telemetry.stage("publish"):
+                    await asyncio.to_thread(self._journal.record, outcome, records)
                 break
             except SegmentdError as error:
                 if error.reason is not Reason.DISK_FULL:
@@ -296,4 +292,4 @@ class Pipeline:
         self._go_on()
         crashpoints.reach("before-notify")
         self._feed.notify()
-        self._ended(records)
+        self._ended(outcome, records)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,6 +20,7 @@ from segmentd import crashpoints, telemetry
 from segmentd.engine.ahead import one_ahead
 from segmentd.engine.lanes import Lane
 from segmentd.engine.segmenter import BandResult, Tally
+from segmentd.engine.slot import Turn
 from segmentd.engine.source import ArraySource, PlaneSource, Stack, StackPlane, streamed_band_rows
 from segmentd.errors import Reason, SegmentdError
 from segmentd.ingest.readers import OpenImage
@@ -59,6 +61,7 @@ def segment_image(
     target: Target,
     report: Report = lambda index: None,
     recent: RecentPlanes | None = None,
+    turn: Turn | None = None,
 ) -> list[Segmentation]:
     """Segment all planes of an image and make its results durable; blocks.
 
@@ -70,6 +73,8 @@ def segment_image(
         Told of each plane that was computed.
     recent : RecentPlanes, optional
         Keeps the last planes for those who want to see them at once.
+    turn : Turn, optional
+        Lets others go first between strips.
 
     Returns
     -------
@@ -99,7 +104,7 @@ def segment_image(
         pending: Future[None] | None = None
         for page, (index, source) in enumerate(zip(info.planes(), sources, strict=True)):
             crashpoints.reach("decoded")
-            tally = Tally(len(card.classes))
+            began, tally = time.perf_counter(), Tally(len(card.classes))
             plane = FreshPlane(page, with_confidence="confidence" in target.outputs)
             keep = recent is not None and bool(card.classes) and recent.fits(info.height * info.width)
             for band in lane.segment(lease.path, source, options, channels, digest=card.digest):
@@ -111,7 +116,12 @@ def segment_image(
                     writer = results.enter_context(_writer(target, image, card, digest.result(), band))
                 if pending is not None:
                     pending.result()
-                pending = background.submit(_write, writer, index, band)
+                pending = background.submit(telemetry.in_context(_write), writer, index, band)
+                last = page + 1 == info.plane_count and band.end_row == info.height
+                if turn is not None and not last:
+                    turn.after(band)
+            telemetry.observe("compute", tally.compute_seconds)
+            telemetry.note("compute", began)
             records.append(_record_of(image, card, page, index, tally))
             if recent is not None and keep:
                 fresh.append(plane)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import re
 import signal
 import socket
 import subprocess
@@ -51,8 +52,8 @@ class DaemonProcess:
 
     Attributes
     ----------
-    journal, device : dict
-        The keys of `[journal]` and `[device]`.
+    journal, device, open_inference, metrics : dict
+        The keys of `[journal]`, `[device]`, `[open_inference]` and `[metrics]`.
     prefix : list of str
         A command that the daemon is run by, in the same process: `strace -D`, `unshare`...
     environment : dict
@@ -75,6 +76,8 @@ class DaemonProcess:
         self.starts = 0
         self.journal: dict[str, Any] = {"folder": "journal"}
         self.device: dict[str, Any] = {}
+        self.open_inference: dict[str, Any] = {}
+        self.metrics: dict[str, Any] = {}
         self.model_settings: dict[str, Any] = {}
         self.prefix: list[str] = []
         self.environment: dict[str, str] = {}
@@ -181,6 +184,12 @@ class DaemonProcess:
         lines = self.log_path.read_text(errors="replace").splitlines() if self.starts else []
         return "\n".join(lines[-SHOWN_LOG_LINES:])
 
+    def metrics_url(self) -> str:
+        """Return where this start serves its metrics."""
+        found = re.search(r"url=(http://\S+)", self.log_path.read_text(errors="replace"))
+        assert found is not None, self.log_end()
+        return found[1]
+
     def further_output(self) -> list[str]:
         """Return what came on stdout after READY so far."""
         return list(self._lines.queue)
@@ -195,6 +204,8 @@ class DaemonProcess:
             "models": {"folder": str(self._models), **self.model_settings},
             "journal": self.journal,
             "device": self.device,
+            "open_inference": self.open_inference,
+            "metrics": self.metrics,
         }
         parts = [f"[{name}]\n{toml(table)}" for name, table in tables.items()]
         parts += [f"[[watch]]\n{toml(table)}" for table in self._watches]

@@ -54,6 +54,7 @@ def played(folder: Path, renamed: Callable[[Path, str, str], Path]) -> Iterator[
         {"id": "another", "folder": "another", "model": "blobs", "min_confidence": 60},
     ]
     daemon = DaemonProcess(folder, models, watches)
+    daemon.metrics = {"listen": "127.0.0.1:0"}
     write_truncated(daemon.hot / SOURCES[0])
     for seed, source in enumerate(SOURCES[1:-1]):
         write_blobs(daemon.hot / source, seed)

@@ -66,7 +66,10 @@ def test_saturate(tmp_path: Path) -> None:
 def test_wire(tmp_path: Path) -> None:
     found = bench(tmp_path, "wire", "--size", "128", "--repeats", "1")
     calls = {entry["name"]: entry for entry in found["calls"]}
-    assert list(calls) == ["subscribe, raw", "read, raw", "subscribe, zstd", "read, zstd", "submit, raw"]
+    blocks = ["subscribe, raw", "read, raw", "subscribe, zstd", "read, zstd", "submit, raw"]
+    assert list(calls) == [*blocks, "echo, bytes", "echo, shared memory"]
+    assert (calls["echo, bytes"]["wire_mib"], calls["echo, shared memory"]["wire_mib"]) == (0.062, 0)
+    assert found["shared_memory_speedup"] > 0
     assert calls["read, zstd"]["wire_mib"] < calls["read, raw"]["wire_mib"]
     assert calls["submit, raw"]["compute_ms"] + calls["submit, raw"]["transfer_ms"] == pytest.approx(
         calls["submit, raw"]["ms"], abs=0.1

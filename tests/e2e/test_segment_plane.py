@@ -188,3 +188,20 @@ def test_the_client_refuses_what_it_cannot_send(scene: Scene) -> None:
     with pytest.raises(DaemonError) as refused_call:
         scene.client.segment(np.zeros((3, *LARGE), np.uint16), "blobs")
     assert refused_call.value.reason == "CHANNEL_COUNT_MISMATCH"
+
+
+def test_a_deadline_that_passes_is_told(scene: Scene) -> None:
+    with pytest.raises(DaemonError) as caught:
+        scene.client.segment_plane(blobs(3, LARGE), "blobs", deadline=0.0001)
+    assert caught.value.reason == "DEADLINE_EXPIRED"
+    in_time = scene.client.segment_plane(blobs(3, LARGE), "blobs", deadline=3600, priority=5)
+    assert in_time.labels.shape == LARGE
+
+
+def test_a_caller_who_gives_up_frees_the_slot(scene: Scene) -> None:
+    def give_up(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        scene.client.segment_plane(blobs(3, LARGE), "blobs", on_progress=give_up)
+    wait_until(lambda: scene.client.server().planes_in_flight == 0, "nothing is in work")

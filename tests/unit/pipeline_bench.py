@@ -12,7 +12,8 @@ import numpy as np
 import tifffile
 
 from segmentd.engine.lane import CpuLane
-from segmentd.engine.scheduler import Scheduler, Slot
+from segmentd.engine.scheduler import Scheduler
+from segmentd.engine.slot import Slot
 from segmentd.ingest.folder import FoundFile
 from segmentd.models.registry import Registry
 from segmentd.pipeline import Engine, Pipeline
@@ -25,6 +26,19 @@ from . import tiny_model
 
 PIXELS = np.random.default_rng(0).integers(0, 255, (30, 40), np.uint8)
 Act = Callable[[], None]
+
+
+def found_file(path: Path) -> FoundFile:
+    """A file of a watch's folder as it is handed over."""
+    stat = path.stat()
+    stamp = FileStamp(stat.st_size, stat.st_mtime_ns, stat.st_ino, stat.st_dev, stat.st_ctime_ns)
+    return FoundFile(path.name.encode(), bytes(path), stamp, time.monotonic())
+
+
+def write_image(path: Path, pixels: Any, **options: Any) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    tifffile.imwrite(path, pixels, **options)
+    return path
 
 
 class Hooks:
@@ -80,17 +94,11 @@ class Bench:
             self.while_held()
 
     def found(self, name: str = "a.tif", **changes: Any) -> FoundFile:
-        path = self.folder / "hot" / name
-        stat = path.stat()
-        stamp = FileStamp(stat.st_size, stat.st_mtime_ns, stat.st_ino, stat.st_dev, stat.st_ctime_ns)
-        file = FoundFile(name.encode(), bytes(path), stamp, time.monotonic())
-        return dataclasses.replace(file, **changes)
+        file = found_file(self.folder / "hot" / name)
+        return dataclasses.replace(file, **{"relative": name.encode(), **changes})
 
     def write(self, name: str = "a.tif", pixels: Any = PIXELS, **options: Any) -> Path:
-        path = self.folder / "hot" / name
-        path.parent.mkdir(exist_ok=True)
-        tifffile.imwrite(path, pixels, **options)
-        return path
+        return write_image(self.folder / "hot" / name, pixels, **options)
 
     def events(self) -> list[ResultEvent]:
         return self.journal.events(0, 100)

@@ -13,7 +13,7 @@ import pytest
 
 from segmentd import pipeline
 from segmentd.engine.lane import CpuLane
-from segmentd.engine.scheduler import Slot
+from segmentd.engine.slot import Slot
 from segmentd.errors import Reason, SegmentdError
 from segmentd.records import Fault, SegmentationState
 from segmentd.results.images import ImageOutcome, ImageState

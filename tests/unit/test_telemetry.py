@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import logging
+import os
 import re
 import threading
 from collections.abc import Iterator
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 
 from segmentd import telemetry
 from segmentd.errors import ConfigurationError
+from segmentd.telemetry.meter import BOUNDS
 
 
 @pytest.fixture
@@ -115,6 +118,69 @@ def test_no_value_breaks_a_line(value: str | bytes) -> None:
     assert fields_of(f"key={shown}") == {"key": shown}
 
 
+def test_json_lines_hold_the_same_fields(capsys: pytest.CaptureFixture[str], restored_logging: None) -> None:
+    telemetry.configure("info", "json")
+    log = telemetry.get_logger("segmentd.ingest")
+    log.info(
+        "image %s", "done", path=Path("/in/größe.tif"), name=b"caf\xe9", seconds=1.25, stages={"read": 0.5}
+    )
+    (line,) = capsys.readouterr().err.splitlines()
+    fields = json.loads(line)
+    assert fields.pop("time").endswith("+00:00")
+    assert fields == {
+        "level": "info",
+        "logger": "segmentd.ingest",
+        "msg": "image done",
+        "path": "/in/größe.tif",
+        "name": r"caf\xe9",
+        "seconds": 1.25,
+        "stages": {"read": 0.5},
+    }
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+@given(value=st.text() | st.binary() | st.floats() | st.characters(categories=["Cs", "Cc", "Cf"]))
+def test_nothing_breaks_out_of_a_line(form: str, value: object) -> None:
+    record = logging.makeLogRecord({"msg": "m", "name": "n", "fields": {"value": value, "msg": "forged"}})
+    line = (telemetry.logs.JsonFormatter() if form == "json" else telemetry.logs.LineFormatter()).format(
+        record
+    )
+    assert line.isprintable()
+    if form == "json":
+        assert line.isascii()
+        assert json.loads(line)["msg"] == "m"
+    else:
+        assert fields_of(line)["msg"] == "m"
+
+
+@pytest.mark.usefixtures("restored_logging")
+def test_lines_are_json_where_stderr_is_the_journal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for told_of_another in (False, True):
+        with (tmp_path / "stderr").open("w+") as stderr:
+            status = os.fstat(stderr.fileno())
+            monkeypatch.setattr("sys.stderr", stderr)
+            inode = status.st_ino + told_of_another
+            monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{inode}")
+            telemetry.configure("info")
+            telemetry.get_logger("segmentd").info("here")
+            stderr.seek(0)
+            assert stderr.read().startswith("time=" if told_of_another else '{"time": ')
+            monkeypatch.setenv("SEGMENTD_LOG_FORMAT", "text")
+            telemetry.configure("info")
+            telemetry.get_logger("segmentd").info("text")
+            stderr.seek(0)
+            assert stderr.read().splitlines()[-1].startswith("time=")
+            monkeypatch.delenv("SEGMENTD_LOG_FORMAT")
+
+
+def test_an_unknown_format_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEGMENTD_LOG_FORMAT", "xml")
+    with pytest.raises(
+        ConfigurationError, match=r'SEGMENTD_LOG_FORMAT = "xml": must be one of auto, text, json'
+    ):
+        telemetry.configure()
+
+
 def test_a_stage_counts_also_when_it_fails() -> None:
     meter = telemetry.Meter()
     with meter.stage("read"):
@@ -122,8 +188,18 @@ def test_a_stage_counts_also_when_it_fails() -> None:
     with pytest.raises(OSError, match="gone"), meter.stage("read"):
         raise OSError("gone")
     total = meter.stages()["read"]
-    assert total.count == 2
+    assert total.count == sum(total.buckets) == 2
     assert total.seconds > 0
+
+
+def test_durations_fall_into_buckets() -> None:
+    meter = telemetry.Meter()
+    for seconds in (0.0001, 0.0005, 0.02, 1000.0):
+        meter.observe("read", seconds)
+    total = meter.stages()["read"]
+    assert [i for i, number in enumerate(total.buckets) if number] == [0, 5, len(BOUNDS)]
+    assert total.buckets[0] == 2
+    assert total.seconds == pytest.approx(1000.0206)
 
 
 def test_counters_lose_nothing_between_threads() -> None:

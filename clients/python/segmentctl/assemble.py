@@ -75,12 +75,13 @@ class PlaneAssembler:
     def _take_confidence(
         self, block: pixels_pb2.Block, place: tuple[slice, slice], shape: tuple[int, int]
     ) -> None:
-        if self.done == 0 and block.confidence:
+        confidence = block.confidence  # once: each look makes a copy
+        if self.done == 0 and confidence:
             self._confidence = np.zeros_like(self._labels)
-        if (self._confidence is None) != (not block.confidence):
+        if (self._confidence is None) != (not confidence):
             raise StreamError("some blocks bring confidence and some do not")
         if self._confidence is not None:
-            self._confidence[place] = _unpack(block.confidence, block, "confidence").reshape(shape)
+            self._confidence[place] = _unpack(confidence, block, "confidence").reshape(shape)
 
     def _place(self, region: pixels_pb2.Region) -> tuple[slice, slice]:
         top, left = region.y - self._y, region.x - self._x

@@ -258,6 +258,8 @@ class Client(TrainingClient):
         border_pixels: int | None = None,
         tile_pixels: int | None = None,
         encoding: Encoding = "raw",
+        priority: int = 0,
+        deadline: float | None = None,
         timeout: float | None = None,
         on_progress: upload.OnProgress | None = None,
     ) -> upload.PlaneResult:
@@ -271,10 +273,12 @@ class Client(TrainingClient):
             Border around each tile and edge of a tile without it; by default the daemon chooses.
         encoding : {"raw", "zstd"}
             How labels and confidence travel.
+        priority, deadline : int, float
+            Higher goes first, -1000 to 1000; seconds until `DEADLINE_EXPIRED`.
         timeout : float
             Seconds that the call may take; by default as long as it takes.
         on_progress : callable
-            Called with the number of pixels done and in all.
+            Called with the number of pixels done and in all; what it raises gives the plane up.
         """
         plane = upload.as_plane(image)
         head = messages.SegmentPlaneRequest.Head(
@@ -285,8 +289,9 @@ class Client(TrainingClient):
             border_pixels=border_pixels,
             tile_pixels=tile_pixels,
             encoding=_ENCODINGS[encoding],
+            priority=priority,
         )
-        upload.fill_head(head, plane)
+        upload.fill_head(head, plane, deadline)
         with translated(self.address):
             call = self._segmentations.SegmentPlane(upload.requests(head, plane), timeout=timeout)
             try:

@@ -63,8 +63,12 @@ def as_plane(image: npt.ArrayLike) -> npt.NDArray[np.generic]:
     return array
 
 
-def fill_head(head: messages.SegmentPlaneRequest.Head, plane: npt.NDArray[np.generic]) -> None:
-    """Write type and size of a plane (C, Y, X) into the head of its request."""
+def fill_head(
+    head: messages.SegmentPlaneRequest.Head, plane: npt.NDArray[np.generic], deadline: float | None = None
+) -> None:
+    """Write type and size of a plane (C, Y, X), and its deadline in seconds, into the head of its request."""
+    if deadline is not None:
+        head.deadline_duration.FromNanoseconds(round(deadline * 1e9))
     head.pixel_type = _PIXEL_TYPES[plane.dtype.name]
     head.channel_count, head.height, head.width = plane.shape
 

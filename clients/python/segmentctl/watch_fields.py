@@ -37,6 +37,7 @@ class WatchFields(TypedDict, total=False):
     border: int | None
     tile: int | None
     postprocessing: str | None
+    drift_alarm: bool | None
     priority: int | None
     marker_file: str | None
     after: str | None
@@ -95,6 +96,7 @@ _FIELDS: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
     "border": ("border_pixels", _same),
     "tile": ("tile_pixels", _same),
     "postprocessing": ("postprocessing", _same),
+    "drift_alarm": ("drift_alarm", _same),
     "priority": ("priority", _same),
     "marker_file": ("marker_file", _same),
     "after": ("after", _same),

@@ -34,7 +34,7 @@ def check_config(
     console = Console(highlight=False, markup=False)
     if not console.is_terminal:
         console.width = _PIPE_WIDTH
-    for name in ("server", "device", "models", "journal"):
+    for name in ("server", "open_inference", "device", "models", "journal", "metrics", "tracing"):
         console.print(_drawn(f"[{name}]", getattr(settings, name)))
     for watch in settings.watch:
         effective = {"results": watch.results_folder, "give_up_seconds": watch.give_up}
@@ -56,12 +56,10 @@ def _drawn(title: str, table: Table) -> rich.table.Table:
 
 
 def _rows(table: Table) -> list[list[str]]:
-    """Return key, value and meaning of what can be set in this version."""
+    """Return key, value and meaning."""
     from segmentd.settings.problems import toml
-    from segmentd.settings.values import Only
 
     return [
         [key, "-" if value is None else toml(value), field.description or ""]
         for (key, field), value in zip(type(table).model_fields.items(), dict(table).values(), strict=True)
-        if not any(isinstance(mark, Only) for mark in field.metadata)
     ]

@@ -22,6 +22,13 @@ def run(
     log_level: Annotated[
         str | None, typer.Option(help="debug, info, warning or error; default: SEGMENTD_LOG, else info.")
     ] = None,
+    log_format: Annotated[
+        str | None,
+        typer.Option(
+            help="text, json, or auto: JSON lines where stderr is the journal of systemd; "
+            "default: SEGMENTD_LOG_FORMAT, else auto."
+        ),
+    ] = None,
 ) -> None:
     """Run the daemon until Ctrl-C or SIGTERM: watch folders, segment, stream results.
 
@@ -41,7 +48,9 @@ def run(
 
         if log_level is not None:
             exits.require_choice("--log-level", log_level, telemetry.LEVELS)
-        telemetry.configure(log_level)
+        if log_format is not None:
+            exits.require_choice("--log-format", log_format, telemetry.FORMATS)
+        telemetry.configure(log_level, log_format)
         settings = load(config)
         claims = _claim(settings)
         allow_enough()
@@ -75,4 +84,7 @@ def _claim(settings: Settings) -> Claims:
         check_port_free(server.host, server.port, server.listen)
     if server.unix_socket is not None:
         check_socket_free(server.unix_socket)
+    metrics = settings.metrics.address()
+    if metrics is not None:
+        check_port_free(*metrics, settings.metrics.listen or "", "metrics.listen")
     return claims

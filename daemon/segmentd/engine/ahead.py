@@ -8,6 +8,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain, islice
 from typing import TypeVar
 
+from segmentd import telemetry
+
 Item = TypeVar("Item")
 Done = TypeVar("Done")
 
@@ -18,6 +20,7 @@ def one_ahead(work: Callable[[Item], Done], items: Iterable[Item]) -> Iterator[D
     A single item needs no thread.
     """
     several = iter(items)
+    work = telemetry.in_context(work)
     first = list(islice(several, 2))
     if len(first) < 2:
         yield from map(work, first)

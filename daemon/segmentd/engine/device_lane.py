@@ -19,6 +19,7 @@ from segmentd.engine.lane import CpuLane
 from segmentd.engine.lanes import DeviceState, TileListener, strips
 from segmentd.engine.loaded import DeepJob, ForestJob, Job, Loaded, LoadedForest
 from segmentd.engine.predictor import Predictor
+from segmentd.engine.scoring import ScoredPart
 from segmentd.engine.segmenter import Band, BandResult, TileResult
 from segmentd.engine.source import PlaneSource
 from segmentd.errors import Reason, SegmentdError
@@ -132,6 +133,18 @@ class DeviceLane:
                 began = time.perf_counter()
         finally:
             self._turns.end(trail)
+
+    def scores(
+        self,
+        path: Path,
+        source: PlaneSource,
+        options: SegmentOptions,
+        channels: slice = slice(None),
+        digest: str | None = None,
+    ) -> Iterator[ScoredPart]:
+        """As `CpuLane.scores`, on the CPU; DEVICE_UNAVAILABLE where the device is required."""
+        self._turn_to_cpu(Trail(), f"{self.name} computes no scores in this version")
+        yield from self._cpu.scores(path, source, options, channels, digest)
 
     def devices(self) -> list[DeviceState]:
         """The device, and the CPU beside it, with the reason why that is used now."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import platform
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +18,10 @@ from segmentd.compute.postprocessing import CRF
 from segmentd.engine.activity import Activity
 from segmentd.engine.crf_job import CrfJob
 from segmentd.engine.lanes import DeviceState, TileListener, strips, whole_plane
-from segmentd.engine.loaded import Job, Loaded, Work, make_ready
+from segmentd.engine.loaded import Job, Loaded, make_ready
 from segmentd.engine.refiner import Refiner
-from segmentd.engine.segmenter import BandResult, TileResult
+from segmentd.engine.scoring import ScoredPart, pieces
+from segmentd.engine.segmenter import BandResult
 from segmentd.engine.source import ArraySource, PlaneSource
 from segmentd.errors import Reason, SegmentdError
 from segmentd.models import files
@@ -28,6 +30,8 @@ from segmentd.settings.values import usable_cores
 
 WARM_UP_PX = 64
 KEPT_VERSIONS = 2
+
+T = TypeVar("T")
 
 
 def processor_name() -> str:
@@ -176,7 +180,29 @@ class CpuLane:
         """Segment a plane in memory, array (C, Y, X) of the channels that the model uses."""
         return whole_plane(pixels, self.segment(path, ArraySource(pixels), options))
 
-    def tiles(self, pieces: Iterable[Work]) -> Iterator[TileResult]:
+    def scores(
+        self,
+        path: Path,
+        source: PlaneSource,
+        options: SegmentOptions,
+        channels: slice = slice(None),
+        digest: str | None = None,
+    ) -> Iterator[ScoredPart]:
+        """The probabilities that the model gives the classes of one plane, before any post-processing.
+
+        Parameters as those of `segment`; parts come in no particular order.
+
+        Raises
+        ------
+        SegmentdError
+            As `segment`; BAD_FIELD where the model has none of a plane by itself.
+        """
+        job = self.model(path, digest).job(source, channels, options)
+        plane = job.scored()
+        for rows in job.bands():
+            yield from self.tiles(pieces(plane, plane.read(*rows)))
+
+    def tiles(self, pieces: Iterable[Callable[[], list[T]]]) -> Iterator[T]:
         """Do pieces of work; their tiles come as they are done.
 
         Raises
@@ -184,7 +210,7 @@ class CpuLane:
         SegmentdError
             SHUTTING_DOWN after `abandon`.
         """
-        waiting: set[Future[list[TileResult]]] = set()
+        waiting: set[Future[list[T]]] = set()
         try:
             for work in pieces:
                 self.check_going_on()
@@ -203,7 +229,7 @@ class CpuLane:
             for future in waiting:
                 future.cancel()
 
-    def _do(self, work: Work) -> list[TileResult]:
+    def _do(self, work: Callable[[], list[T]]) -> list[T]:
         with self._activity.piece():
             return work()
 

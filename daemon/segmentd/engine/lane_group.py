@@ -9,6 +9,7 @@ from pathlib import Path
 from segmentd.engine.device_lane import DeviceLane
 from segmentd.engine.lane import CpuLane
 from segmentd.engine.lanes import DeviceState, TileListener
+from segmentd.engine.scoring import ScoredPart
 from segmentd.engine.segmenter import BandResult
 from segmentd.engine.source import PlaneSource
 from segmentd.errors import SegmentdError
@@ -92,6 +93,17 @@ class LaneGroup:
         finally:
             with self._lock:
                 self._in_flight[number] -= 1
+
+    def scores(
+        self,
+        path: Path,
+        source: PlaneSource,
+        options: SegmentOptions,
+        channels: slice = slice(None),
+        digest: str | None = None,
+    ) -> Iterator[ScoredPart]:
+        """As `DeviceLane.scores`."""
+        return self._lanes[0].scores(path, source, options, channels, digest)
 
     def devices(self) -> list[DeviceState]:
         """All devices, then the CPU with the first reason there is for using it."""

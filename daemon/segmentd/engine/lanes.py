@@ -13,6 +13,7 @@ import numpy.typing as npt
 from segmentd.engine.ahead import one_ahead
 from segmentd.engine.device_memory import MemoryState
 from segmentd.engine.loaded import Job
+from segmentd.engine.scoring import ScoredPart
 from segmentd.engine.segmenter import Band, BandResult, TileResult
 from segmentd.engine.shelves import Shelves, shelf_rows
 from segmentd.engine.source import PlaneSource
@@ -65,6 +66,16 @@ class Lane(Protocol):
         digest: str | None = None,
     ) -> Iterator[BandResult]:
         """Segment one plane."""
+
+    def scores(
+        self,
+        path: Path,
+        source: PlaneSource,
+        options: SegmentOptions,
+        channels: slice = slice(None),
+        digest: str | None = None,
+    ) -> Iterator[ScoredPart]:
+        """The probabilities that the model gives the classes of one plane."""
 
     def devices(self) -> list[DeviceState]:
         """The devices in use, the preferred one first."""

@@ -135,7 +135,7 @@ class NetworkJob:
             raise SegmentdError(
                 Reason.BAD_FIELD,
                 f"model '{self._runtime.card.display_name}' has no class probabilities of single planes; set "
-                "postprocessing to none",
+                "postprocessing to none, and ask for no scores",
                 field="postprocessing",
             )
         return NetworkScores(

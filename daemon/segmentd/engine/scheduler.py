@@ -11,28 +11,8 @@ from dataclasses import dataclass
 from segmentd.models.residency import Waiting, next_in_turn
 
 PLANES_PER_LANE = 2
-
-
-class Slot:
-    """A slot of the scheduler that may be given back for a while; `release` may be called more than once."""
-
-    def __init__(self, scheduler: Scheduler, source: str, priority: int, model: str = "") -> None:
-        self._scheduler = scheduler
-        self._model = model
-        self._source = source
-        self._priority = priority
-        self._held = False
-
-    async def acquire(self) -> None:
-        """Wait for the slot."""
-        await self._scheduler.acquire(self._source, self._priority, self._model)
-        self._held = True
-
-    def release(self) -> None:
-        """Give the slot back."""
-        if self._held:
-            self._held = False
-            self._scheduler.release()
+# Images in the middle of which others go first: each keeps a band in memory.
+MOST_PAUSED = 4
 
 
 @dataclass(eq=False)
@@ -45,6 +25,7 @@ class _Waiter:
 class Scheduler:
     """Hands out slots. Higher priority first; equal priorities take turns by source.
 
+    Work that takes long gives way to others in its middle (`give_way`, see `segmentd.engine.slot`).
     Of those whose turn it could be, planes whose model is at hand go first, so that models stay on a device;
     see `segmentd.models.residency.next_in_turn`. Belongs to one event loop.
 
@@ -55,6 +36,8 @@ class Scheduler:
 
     Attributes
     ----------
+    in_flight, waiting, paused : int
+        Slots in use; how many ask for one; and how many of these began already and gave way.
     at_hand : callable
         Whether the file of a model is where it will be used; by default all are.
     """
@@ -62,15 +45,12 @@ class Scheduler:
     def __init__(self, slots: int = PLANES_PER_LANE) -> None:
         self.slots = slots
         self.in_flight = 0
+        self.waiting = 0
+        self.paused = 0
         self.at_hand: Callable[[str], bool] = _always
         self._wanted: tuple[str, ...] = ()
         # priority -> source -> waiters; the source served last goes to the end.
         self._waiting: dict[int, dict[str, deque[_Waiter]]] = {}
-
-    @property
-    def waiting(self) -> int:
-        """How many ask for a slot."""
-        return sum(len(queue) for sources in self._waiting.values() for queue in sources.values())
 
     def wanted(self) -> tuple[str, ...]:
         """Files of the models that planes wait for, by priority; may be called by any thread."""
@@ -93,7 +73,37 @@ class Scheduler:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         queue = self._waiting.setdefault(priority, {}).setdefault(source, deque())
         queue.append(_Waiter(turn, model))
-        self._note_wanted()
+        await self._wait(turn, priority, source)
+
+    def should_give_way(self, source: str, priority: int) -> bool:
+        """Whether work that holds a slot should let others go first: another source, or a higher priority."""
+        if self.paused >= MOST_PAUSED or not self._waiting:
+            return False
+        highest = max(self._waiting)
+        others = any(name != source for name in self._waiting[highest])
+        return highest > priority or (highest == priority and others)
+
+    async def give_way(self, source: str, priority: int, model: str = "") -> None:
+        """Hand the slot to the next in turn, if there is one who should go first, and wait for one again.
+
+        What has begun goes on before its source begins anything else.
+        """
+        if not self.should_give_way(source, priority):
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        sources = self._waiting.setdefault(priority, {})
+        queue = sources.pop(source, deque())
+        queue.appendleft(_Waiter(turn, model))
+        sources[source] = queue  # behind the others: it has had its turn
+        self.paused += 1
+        self.release()
+        try:
+            await self._wait(turn, priority, source)
+        finally:
+            self.paused -= 1
+
+    async def _wait(self, turn: asyncio.Future[None], priority: int, source: str) -> None:
+        self._note()
         try:
             await turn
         except asyncio.CancelledError:
@@ -122,7 +132,7 @@ class Scheduler:
                 sources[source] = queue  # behind the others: they take turns
             if not sources:
                 del self._waiting[priority]
-            self._note_wanted()
+            self._note()
             if not turn.done():
                 return turn
         return None
@@ -137,10 +147,12 @@ class Scheduler:
             waiter.overtaken += 1
         return list(sources)[chosen]
 
-    def _note_wanted(self) -> None:
+    def _note(self) -> None:
+        """Have for other threads what they may ask."""
         by_priority = (self._waiting[priority].values() for priority in sorted(self._waiting, reverse=True))
-        queues = (queue for queues in by_priority for queue in queues)
-        self._wanted = tuple(waiter.model for queue in queues for waiter in queue if waiter.model)
+        waiters = [waiter for queues in by_priority for queue in queues for waiter in queue]
+        self.waiting = len(waiters)
+        self._wanted = tuple(waiter.model for waiter in waiters if waiter.model)
 
     def _forget(self, turn: asyncio.Future[None], priority: int, source: str) -> None:
         sources = self._waiting.get(priority, {})
@@ -149,7 +161,7 @@ class Scheduler:
         if queue is None or waiter is None:
             return
         queue.remove(waiter)
-        self._note_wanted()
+        self._note()
         if not queue:
             del sources[source]
         if not sources:

@@ -52,6 +52,11 @@ class BandResult:
     device: str = ""
     device_reason: str = ""
 
+    @property
+    def end_row(self) -> int:
+        """The row below."""
+        return self.first_row + len(self.labels)
+
 
 @dataclass
 class Tally:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from segmentd.errors import Reason
 from segmentd.ingest import reach
@@ -48,6 +48,8 @@ class FoundFile:
         What the file was like when it was found complete.
     complete_time_monotonic : float
         When its writer closed it or, where that was not seen, when it was found complete.
+    changed_time_monotonic : float
+        When it was last seen to change.
     """
 
     relative: bytes
@@ -55,6 +57,7 @@ class FoundFile:
     stamp: FileStamp
     complete_time_monotonic: float
     fault: Fault | None = None
+    changed_time_monotonic: float = field(default=0.0, compare=False)
 
 
 Deliver = Callable[[FoundFile], Awaitable[None]]
@@ -261,8 +264,9 @@ class FolderWatch:
             )
             if decided is not None and self._is_news(decided):
                 fault = decided.fault if isinstance(decided, GiveUp) else None
-                path = self._folder + b"/" + decided.path
-                await deliver(FoundFile(decided.path, path, decided.stamp, decided.complete_time, fault))
+                path, changed = self._folder + b"/" + decided.path, decided.changed_time
+                times = (decided.complete_time, fault, changed)
+                await deliver(FoundFile(decided.path, path, decided.stamp, *times))
 
     def _is_news(self, decided: Ready | GiveUp) -> bool:
         """Whether to hand this over: that a file cannot be read is told once."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import heapq
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from segmentd.ingest.verdict import Structure, Verdict
 from segmentd.records import Fault, FileStamp
@@ -32,11 +32,12 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The file is complete, since `complete_time`."""
+    """The file is complete, since `complete_time`; `changed_time` is when it was last seen to change."""
 
     path: bytes
     stamp: FileStamp
     complete_time: float
+    changed_time: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,7 @@ class GiveUp:
     stamp: FileStamp
     complete_time: float
     fault: Fault
+    changed_time: float = field(default=0.0, compare=False)
 
 
 @dataclass(slots=True)
@@ -144,14 +146,14 @@ class Settle:
         closed_at = None if structure.announced_changes else file.closed_at
         if structure.verdict is Verdict.CLOSED and (closed_at is not None or now >= complete_at):
             del self._files[path]
-            return Ready(path, stamp, now if closed_at is None else closed_at)
+            return Ready(path, stamp, now if closed_at is None else closed_at, file.since)
         if now < quiet_at:
             self._schedule(path, file, quiet_at)
         elif structure.fault is not None and (
             now >= end_at or (structure.verdict is Verdict.BAD and not is_open)
         ):
             del self._files[path]
-            return GiveUp(path, stamp, now, structure.fault)
+            return GiveUp(path, stamp, now, structure.fault, file.since)
         else:
             again_at = now + max(self._settle_seconds, CLOSED_WITHIN_SECONDS) if is_open else end_at
             self._schedule(path, file, min(again_at, end_at))

@@ -82,6 +82,11 @@ class Registry:
         self._unload = unload
         self._entries: dict[Path, ModelEntry] = {}
 
+    @property
+    def loaded_count(self) -> int:
+        """How many models are loaded."""
+        return sum(entry.state is ModelState.ACTIVE for entry in self._entries.values())
+
     async def list(self) -> Sequence[ModelEntry]:
         """All models, read anew from the folder, by id; each id is there once."""
         for path in await asyncio.to_thread(self._files):

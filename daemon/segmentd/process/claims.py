@@ -119,8 +119,8 @@ class Claim:
                 self._claims.give_back(self._held.pop(folder))
 
 
-def check_port_free(host: str, port: int, listen: str) -> None:
-    """Check that nobody listens on an address; port 0 is always free.
+def check_port_free(host: str, port: int, listen: str, key: str = "server.listen") -> None:
+    """Check that nobody listens on an address, the value of `key`; port 0 is always free.
 
     Raises
     ------
@@ -138,19 +138,19 @@ def check_port_free(host: str, port: int, listen: str) -> None:
                 probe.bind(address)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            raise port_taken(port, listen) from None
+            raise port_taken(port, listen, key) from None
         cause = error.strerror or str(error)
         rule = f"cannot be bound ({cause}); must be an address of this machine"
-        raise ConfigurationError([f'server.listen = "{listen}": {rule}']) from None
+        raise ConfigurationError([f'{key} = "{listen}": {rule}']) from None
 
 
-def port_taken(port: int, listen: str) -> SegmentdError:
-    """The error for an address on which somebody listens already."""
+def port_taken(port: int, listen: str, key: str = "server.listen") -> SegmentdError:
+    """The error for an address, the value of `key`, on which somebody listens already."""
     who = holder.process(holder.of_port(port))
     return SegmentdError(
         Reason.LOCKED,
-        f'server.listen = "{listen}": the address is in use by {who}. Stop that one, or use another port.',
-        field="server.listen",
+        f'{key} = "{listen}": the address is in use by {who}. Stop that one, or use another port.',
+        field=key,
         **who.metadata(),
     )
 

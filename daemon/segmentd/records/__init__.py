@@ -21,6 +21,8 @@ from segmentd.records.models import (
     SegmentOptions,
 )
 from segmentd.records.segmentations import (
+    DriftChange,
+    DriftMeasure,
     Fault,
     ResultEvent,
     Segmentation,
@@ -32,6 +34,8 @@ from segmentd.records.watches import (
 
 __all__ = [
     "ClassInfo",
+    "DriftChange",
+    "DriftMeasure",
     "Fault",
     "FileStamp",
     "FrameInfo",

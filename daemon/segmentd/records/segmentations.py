@@ -28,6 +28,32 @@ class SegmentationState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class DriftMeasure:
+    """What the last images of a watch look like, beside those before.
+
+    `name` is `confidence` or that of a class, or `unlabelled`; `value` and `usual` are medians in percent, of
+    the last images and of those before; `score` is how far they are apart, in spreads of single images.
+    """
+
+    name: str
+    value: float
+    usual: float
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class DriftChange:
+    """The last images of a watch begin to differ from those before (`alarm`), or no longer do.
+
+    `adopted`: they still do, but that is the usual look from now on.
+    """
+
+    alarm: bool
+    adopted: bool = False
+    measures: tuple[DriftMeasure, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Segmentation:
     """The result of one plane without its pixels; a failed or renamed image has one, for its first plane.
 
@@ -61,6 +87,8 @@ class Segmentation:
         Seconds since the epoch: mtime of the input; when the result was made durable.
     compute_seconds, latency_seconds : float
         In the lane; from "file complete" to durable.
+    drift : DriftChange or None
+        What this image, on its last plane, changes in the alarm of its watch.
     """
 
     watch: str
@@ -90,6 +118,7 @@ class Segmentation:
     create_time: float = 0.0
     compute_seconds: float = 0.0
     latency_seconds: float = 0.0
+    drift: DriftChange | None = None
 
 
 @dataclass(frozen=True, slots=True)

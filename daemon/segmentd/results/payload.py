@@ -10,7 +10,15 @@ import json
 from dataclasses import fields
 from typing import Any
 
-from segmentd.records import ClassInfo, Fault, PlaneIndex, Segmentation, SegmentationState
+from segmentd.records import (
+    ClassInfo,
+    DriftChange,
+    DriftMeasure,
+    Fault,
+    PlaneIndex,
+    Segmentation,
+    SegmentationState,
+)
 
 _PATHS = ("source", "source_path", "renamed_from")
 
@@ -29,11 +37,13 @@ def encode_segmentation(segmentation: Segmentation) -> str:
         "classes": [_values(item) for item in segmentation.classes],
         "files": dict(segmentation.files),
         "digests": dict(segmentation.digests),
+        "drift": segmentation.drift
+        and _values(segmentation.drift) | {"measures": [*map(_values, segmentation.drift.measures)]},
     }
     return json.dumps(data, separators=(",", ":"))
 
 
-def _values(record: Segmentation | PlaneIndex | ClassInfo) -> dict[str, Any]:
+def _values(record: Segmentation | PlaneIndex | ClassInfo | DriftChange | DriftMeasure) -> dict[str, Any]:
     """Return a record's fields by name; `dataclasses.asdict` copies in depth and takes ten times as long."""
     return {item.name: getattr(record, item.name) for item in fields(record)}
 
@@ -49,4 +59,7 @@ def decode_segmentation(text: str) -> Segmentation:
         "classes": tuple(ClassInfo(**item) for item in data["classes"]),
         "label_pixel_counts": tuple(data["label_pixel_counts"]),
     }
+    if data.get("drift"):
+        measures = tuple(DriftMeasure(**item) for item in data["drift"].pop("measures"))
+        data["drift"] = DriftChange(**data["drift"], measures=measures)
     return Segmentation(**data)

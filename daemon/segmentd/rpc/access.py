@@ -15,6 +15,7 @@ from segmentd.rpc.tokens import Scope, Tokens
 
 _V1 = "segmentd.v1."
 _HEALTH = "/grpc.health.v1.Health/"
+_OPEN_INFERENCE = "inference.GRPCInferenceService"
 _BEARER = "bearer "
 
 _CALLS = {
@@ -26,12 +27,20 @@ _CALLS = {
         ),
         _V1 + "ServerService": "GetServer",
         _V1 + "TrainingService": "ListFeatureSets GetTraining ListTrainings ReadTrainingLabels",
+        _OPEN_INFERENCE: (
+            "ServerLive ServerReady ModelReady ServerMetadata ModelMetadata RepositoryIndex "
+            "SystemSharedMemoryStatus"
+        ),
         "grpc.reflection.v1alpha.ServerReflection": "ServerReflectionInfo",
     },
     Scope.SUBMIT: {
         _V1 + "ModelService": "LoadModel",
         _V1 + "SegmentationService": "SegmentPlane",
         _V1 + "TrainingService": "SegmentTrainingImage SuggestTrainingRegions",
+        _OPEN_INFERENCE: (
+            "ModelInfer ModelStreamInfer RepositoryModelLoad SystemSharedMemoryRegister "
+            "SystemSharedMemoryUnregister CudaSharedMemoryUnregister"
+        ),
     },
     Scope.ADMIN: {
         _V1 + "ModelService": "UnloadModel ImportModel UpdateModel DeleteModel CloneModel RollbackModel",
@@ -41,6 +50,7 @@ _CALLS = {
             "DeleteTrainingClass AddTrainingImage DeleteTrainingImage ImportTrainingLabels RunTraining "
             "CancelTraining ConvertSegmentationToLabels SaveTrainingModel"
         ),
+        _OPEN_INFERENCE: "RepositoryModelUnload",
     },
 }
 SCOPES = {

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import zstandard
 
+from segmentd import telemetry
 from segmentd.records import Region
 from segmentd.rpc.convert import region_message
 from segmentd.v1 import pixels_pb2
@@ -30,25 +32,38 @@ def split(region: Region) -> Iterator[Region]:
             )
 
 
+class Piece(NamedTuple):
+    """What goes into one block: labels and, if there is any, confidence of a region, both uint8 (h, w)."""
+
+    region: Region
+    labels: Bytes
+    confidence: Bytes | None
+
+
+def fill(block: pixels_pb2.Block, piece: Piece, encoding: pixels_pb2.Encoding) -> None:
+    """Write a piece into a block, best one that is in its answer already: to put it there later is a copy."""
+    zstd = encoding == pixels_pb2.ENCODING_ZSTD
+    pack = zstandard.ZstdCompressor(level=1).compress if zstd else bytes
+    block.region.CopyFrom(region_message(piece.region))
+    labels = pack(piece.labels.tobytes())
+    confidence = b"" if piece.confidence is None else pack(piece.confidence.tobytes())
+    block.labels, block.confidence = labels, confidence
+    telemetry.count("api_sent_bytes", len(labels) + len(confidence))
+    block.encoding = pixels_pb2.ENCODING_ZSTD if zstd else pixels_pb2.ENCODING_RAW
+
+
 def block_message(
     region: Region, labels: Bytes, confidence: Bytes | None, encoding: pixels_pb2.Encoding
 ) -> pixels_pb2.Block:
-    """One block; `labels` and `confidence` are uint8 (h, w) of the region."""
-    zstd = encoding == pixels_pb2.ENCODING_ZSTD
-    pack = zstandard.ZstdCompressor(level=1).compress if zstd else bytes
-    return pixels_pb2.Block(
-        region=region_message(region),
-        labels=pack(np.ascontiguousarray(labels).tobytes()),
-        confidence=b"" if confidence is None else pack(np.ascontiguousarray(confidence).tobytes()),
-        encoding=pixels_pb2.ENCODING_ZSTD if zstd else pixels_pb2.ENCODING_RAW,
-    )
+    """One block by itself."""
+    block = pixels_pb2.Block()
+    fill(block, Piece(region, labels, confidence), encoding)
+    return block
 
 
-def tile_blocks(
-    region: Region, labels: Bytes, confidence: Bytes, encoding: pixels_pb2.Encoding
-) -> Iterator[pixels_pb2.Block]:
-    """Blocks of one computed tile."""
+def tile_pieces(region: Region, labels: Bytes, confidence: Bytes) -> Iterator[Piece]:
+    """Pieces of one computed tile."""
     for part in split(region):
         rows = slice(part.y - region.y, part.y - region.y + part.height)
         columns = slice(part.x - region.x, part.x - region.x + part.width)
-        yield block_message(part, labels[rows, columns], confidence[rows, columns], encoding)
+        yield Piece(part, labels[rows, columns], confidence[rows, columns])

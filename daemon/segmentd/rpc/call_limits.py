@@ -36,6 +36,9 @@ LONG_CALLS = frozenset(
         "SuggestTrainingRegions",
         "ConvertSegmentationToLabels",
         "SaveTrainingModel",
+        "ModelInfer",
+        "RepositoryModelLoad",
+        "RepositoryModelUnload",
     }
 )
 """Calls without a deadline of ours; the caller's own always counts."""

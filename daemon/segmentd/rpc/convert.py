@@ -15,6 +15,7 @@ from segmentd.models.border import original_border
 from segmentd.models.registry import ModelEntry
 from segmentd.records import (
     ClassInfo,
+    DriftChange,
     PixelSize,
     PixelType,
     PlaneIndex,
@@ -248,7 +249,18 @@ def segmentation_message(record: Segmentation) -> segmentation_service_pb2.Segme
         latency=duration(record.latency_seconds),
         renamed_from=record.renamed_from,
         renamed_from_display=printable(record.renamed_from),
+        drift=drift_message(record.drift) if record.drift else None,
     )
+
+
+def drift_message(change: DriftChange) -> segmentation_service_pb2.Segmentation.Drift:
+    """What changes in the alarm of a watch."""
+    kind = segmentation_service_pb2.Segmentation.Drift
+    measures = [
+        kind.Measure(name=one.name, value=one.value, usual_value=one.usual, score=one.score)
+        for one in change.measures
+    ]
+    return kind(alarm=change.alarm, adopted=change.adopted, measures=measures)
 
 
 def event_number(name: str) -> tuple[str, int]:

@@ -14,11 +14,12 @@ from segmentd.settings import ServerSettings, is_loopback
 
 MOST_CONNECTIONS = 1200
 _MIB = 1 << 20
+# Blocks of pixels have 1 MiB, a page of a list may have more.
+_SEND_BYTES = 16 * _MIB
 _SECOND = 1000  # gRPC counts in milliseconds
 _LIMITS = (
     # Otherwise a second daemon would silently share the port.
     ("grpc.so_reuseport", 0),
-    ("grpc.max_send_message_length", 16 * _MIB),
     ("grpc.max_metadata_size", 8192),
     ("grpc.absolute_max_metadata_size", 8192),
     ("grpc.max_concurrent_streams", 128),
@@ -46,11 +47,12 @@ def most_connections() -> int:
     return min(MOST_CONNECTIONS, allowed() // 2)
 
 
-def limits(settings: ServerSettings) -> Sequence[tuple[str, int]]:
-    """Return the options of gRPC's server."""
+def limits(settings: ServerSettings, send_bytes: int = _SEND_BYTES) -> Sequence[tuple[str, int]]:
+    """Return the options of gRPC's server; `send_bytes` is its largest message."""
     beyond = settings.listen and not is_loopback(settings.host)
     own = [
         ("grpc.max_receive_message_length", settings.max_receive_mib * _MIB),
+        ("grpc.max_send_message_length", send_bytes),
         ("grpc.max_allowed_incoming_connections", most_connections()),
     ]
     return [*own, *_LIMITS, *(_NETWORK_LIMITS if beyond else ())]

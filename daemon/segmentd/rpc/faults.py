@@ -56,7 +56,12 @@ CODES: dict[Reason, grpc.StatusCode] = {
     Reason.FOLDER_OUTSIDE_ROOTS: _Code.PERMISSION_DENIED,
     Reason.FOLDER_UNREACHABLE: _Code.FAILED_PRECONDITION,
     Reason.PLANE_TOO_LARGE: _Code.RESOURCE_EXHAUSTED,
+    Reason.REGION_UNKNOWN: _Code.INVALID_ARGUMENT,
+    Reason.REGION_EXISTS: _Code.ALREADY_EXISTS,
+    Reason.REGION_UNUSABLE: _Code.INVALID_ARGUMENT,
+    Reason.REGION_TOO_SMALL: _Code.INVALID_ARGUMENT,
     Reason.DEVICE_BUSY: _Code.RESOURCE_EXHAUSTED,
+    Reason.DEADLINE_EXPIRED: _Code.DEADLINE_EXCEEDED,
     Reason.DEVICE_UNAVAILABLE: _Code.FAILED_PRECONDITION,
     Reason.CURSOR_EXPIRED: _Code.OUT_OF_RANGE,
     Reason.CURSOR_UNKNOWN: _Code.FAILED_PRECONDITION,
@@ -182,7 +187,8 @@ def _streaming(behaviour: Streaming) -> Streaming:
     return guarded
 
 
-async def _abort(context: Any, error: Exception) -> None:
+def told(error: Exception) -> status_pb2.Status:
+    """What a caller is told of an error; what is none of ours goes to the log with a number to find it by."""
     if isinstance(error, SegmentdError):
         fault = fault_of(error)
     else:
@@ -194,4 +200,8 @@ async def _abort(context: Any, error: Exception) -> None:
     status = status_of(fault)
     if status.message != _sayable(fault.message):
         _log.info("call refused", reason=fault.reason, why=fault.message)  # with the paths
-    await context.abort_with_status(rpc_status.to_status(status))
+    return status
+
+
+async def _abort(context: Any, error: Exception) -> None:
+    await context.abort_with_status(rpc_status.to_status(told(error)))

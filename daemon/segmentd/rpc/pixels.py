@@ -16,8 +16,7 @@ from segmentd.errors import Reason, SegmentdError
 from segmentd.imagefile import read_region
 from segmentd.records import Region, Segmentation, SegmentationState
 from segmentd.results.recent import Planes, RecentPlanes
-from segmentd.rpc.blocks import block_message, split
-from segmentd.v1 import pixels_pb2
+from segmentd.rpc.blocks import Piece, split
 
 # A plane up to this size is decoded once for all who want it; of larger ones only what is asked for.
 WHOLE_PLANE_PIXELS = 1 << 24
@@ -39,10 +38,8 @@ class PixelReader:
         self._kept: OrderedDict[Key, asyncio.Future[Planes]] = OrderedDict()
         self._digests: dict[tuple[str, int, int, int], str] = {}
 
-    async def blocks(
-        self, record: Segmentation, region: Region, encoding: pixels_pb2.Encoding
-    ) -> AsyncIterator[pixels_pb2.Block]:
-        """Blocks of a region.
+    async def pieces(self, record: Segmentation, region: Region) -> AsyncIterator[Piece]:
+        """What goes into the blocks of a region.
 
         Raises
         ------
@@ -61,7 +58,7 @@ class PixelReader:
             else:
                 labels = _window(planes[0], part)
                 confidence = None if planes[1] is None else _window(planes[1], part)
-            yield block_message(part, labels, confidence, encoding)
+            yield Piece(part, labels, confidence)
 
     def _check_files(self, record: Segmentation) -> None:
         """Check that the files are still those of this segmentation: a newer version takes their names."""

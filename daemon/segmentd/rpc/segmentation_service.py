@@ -10,11 +10,11 @@ from typing import Literal
 
 from segmentd.compute.postprocessing import postprocessings
 from segmentd.errors import Reason, SegmentdError
-from segmentd.pipeline import Engine
 from segmentd.records import Region, ResultEvent, Segmentation, SegmentationState
 from segmentd.results.feed import Feed, Heartbeat
 from segmentd.results.journal import Journal
-from segmentd.rpc.blocks import split
+from segmentd.rpc import segment_plane
+from segmentd.rpc.blocks import fill, split
 from segmentd.rpc.convert import event_message, event_number, page_size, page_start, resource_id
 from segmentd.rpc.faults import Context, bad_field, fault_of, status_of
 from segmentd.rpc.pixels import PixelReader
@@ -29,25 +29,13 @@ HEARTBEAT_SECONDS = 10.0
 class SegmentationService(segmentation_service_pb2_grpc.SegmentationServiceServicer):
     """Serves journal and feed; planes sent by callers go to the engine."""
 
-    def __init__(self, engine: Engine, watches: Watches, journal: Journal, feed: Feed) -> None:
+    def __init__(self, planes: PlaneCalls, watches: Watches, journal: Journal, feed: Feed) -> None:
         self._watches = watches
         self._journal = journal
         self._feed = feed
-        self._planes = PlaneCalls(engine)
+        self._planes = planes
         self._pixels = PixelReader(feed.recent)
         self.subscribers = 0
-
-    def refuse(self) -> None:
-        """Take no more planes of callers."""
-        self._planes.refuse()
-
-    async def finish(self) -> None:
-        """Wait for the planes of callers that are in work."""
-        await self._planes.finish()
-
-    def close(self) -> None:
-        """End planes that callers sent; subscriptions end with the feed."""
-        self._planes.close()
 
     async def GetSegmentation(self, request: pb.GetSegmentationRequest, context: Context) -> pb.Segmentation:
         return event_message(await self._event(request.name))
@@ -72,8 +60,10 @@ class SegmentationService(segmentation_service_pb2_grpc.SegmentationServiceServi
         region = Region(0, 0, record.height, record.width)
         if request.HasField("region") and record.state is SegmentationState.SUCCEEDED:
             region = _inside(request.region, record)
-        async for block in self._pixels.blocks(record, region, request.encoding):
-            yield pb.ReadSegmentationResponse(block=block)
+        async for piece in self._pixels.pieces(record, region):
+            response = pb.ReadSegmentationResponse()
+            fill(response.block, piece, request.encoding)
+            yield response
 
     async def SubscribeSegmentations(
         self, request: pb.SubscribeSegmentationsRequest, context: Context
@@ -99,7 +89,8 @@ class SegmentationService(segmentation_service_pb2_grpc.SegmentationServiceServi
         request_iterator: AsyncIterator[pb.SegmentPlaneRequest],
         context: Context,
     ) -> AsyncIterator[pb.SegmentPlaneResponse]:
-        async for response in self._planes.run(request_iterator):
+        client = f"client {context.peer()}"
+        async for response in segment_plane.run(self._planes, request_iterator, client):
             yield response
 
     async def _parts(
@@ -115,13 +106,14 @@ class SegmentationService(segmentation_service_pb2_grpc.SegmentationServiceServi
         count = sum(1 for _ in split(whole))
         sent = 0
         try:
-            async for block in self._pixels.blocks(record, whole, request.encoding):
+            async for piece in self._pixels.pieces(record, whole):
                 if not sent:
                     head.block_count = count
                     yield pb.SubscribeSegmentationsResponse(head=head)
                 sent += 1
-                last = cursor if sent == count else ""
-                yield pb.SubscribeSegmentationsResponse(block=block, cursor=last)
+                part = pb.SubscribeSegmentationsResponse(cursor=cursor if sent == count else "")
+                fill(part.block, piece, request.encoding)
+                yield part
         except SegmentdError as error:
             # Also when some blocks are out: the head once more, so that the subscriber gets past it.
             head.block_count = 0

@@ -8,21 +8,27 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from segmentd.oip import open_inference_pb2_grpc
 from segmentd.pipeline import Engine
 from segmentd.results.feed import Feed
 from segmentd.results.journal import Journal
 from segmentd.rpc.access import AccessInterceptor, Gate
+from segmentd.rpc.call_counts import CallCounts
 from segmentd.rpc.call_limits import LimitInterceptor
 from segmentd.rpc.entrances import Entrances, limits
 from segmentd.rpc.faults import FaultInterceptor
 from segmentd.rpc.model_service import ModelService
+from segmentd.rpc.open_inference.inference import LARGEST_MESSAGE_BYTES
+from segmentd.rpc.open_inference.service import SERVICE_NAME as OPEN_INFERENCE
+from segmentd.rpc.open_inference.service import OpenInferenceService
+from segmentd.rpc.plane_call import PlaneCalls
 from segmentd.rpc.segmentation_service import SegmentationService
 from segmentd.rpc.server_service import ServerService
 from segmentd.rpc.tokens import Tokens
 from segmentd.rpc.training_files import TrainingFiles
 from segmentd.rpc.training_service import TrainingService
 from segmentd.rpc.watch_service import WatchService
-from segmentd.settings import ServerSettings
+from segmentd.settings import Settings
 from segmentd.training_jobs.trainings import Trainings
 from segmentd.v1 import (
     model_service_pb2_grpc,
@@ -56,8 +62,9 @@ class Server:
     ----------
     engine, watches, journal, feed, trainings
         What the services serve.
-    settings : ServerSettings
-        Ways in, who may call what, largest message, folders that callers may name, reflection.
+    settings : Settings
+        Ways in, who may call what, largest message, folders that callers may name, reflection; and whether
+        the Open Inference Protocol is answered, too.
 
     Raises
     ------
@@ -72,21 +79,24 @@ class Server:
         journal: Journal,
         feed: Feed,
         trainings: Trainings,
-        settings: ServerSettings,
+        settings: Settings,
     ) -> None:
+        own, face = settings.server, settings.open_inference
         logging.getLogger("grpc._cython.cygrpc").addFilter(_LOST_RECEIVERS)
-        self._entrances = Entrances(settings)
-        tokens = None if settings.token_file is None else Tokens(settings.token_file)
-        gate = Gate(tokens, settings.admin_over_network)
+        self._entrances = Entrances(own)
+        tokens = None if own.token_file is None else Tokens(own.token_file)
+        self.calls = CallCounts()
+        gate = Gate(tokens, own.admin_over_network)
         self._grpc = grpc.aio.server(
-            interceptors=[FaultInterceptor(), AccessInterceptor(gate), LimitInterceptor()],
-            options=limits(settings),
+            interceptors=[self.calls, FaultInterceptor(), AccessInterceptor(gate), LimitInterceptor()],
+            options=limits(own, LARGEST_MESSAGE_BYTES) if face.enabled else limits(own),
         )
         self._health = health.aio.HealthServicer()
-        self._segmentations = segmentations = SegmentationService(engine, watches, journal, feed)
-        server = ServerService(engine, watches, journal, feed, lambda: segmentations.subscribers)
+        self._planes = PlaneCalls(engine)
+        self._segmentations = segmentations = SegmentationService(self._planes, watches, journal, feed)
+        server = ServerService(engine, watches, journal, feed, self.subscribers)
         models = ModelService(trainings.library, engine.lane, watches, trainings)
-        files = TrainingFiles(trainings, settings.roots)
+        files = TrainingFiles(trainings, own.roots)
         training = TrainingService(trainings, files, models)
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(models, self._grpc)
         training_service_pb2_grpc.add_TrainingServiceServicer_to_server(training, self._grpc)
@@ -94,9 +104,22 @@ class Server:
         segmentation_service_pb2_grpc.add_SegmentationServiceServicer_to_server(segmentations, self._grpc)
         server_service_pb2_grpc.add_ServerServiceServicer_to_server(server, self._grpc)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
-        if settings.reflection:
-            names = (*SERVICE_NAMES, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        self._names = SERVICE_NAMES
+        self._open_inference = OpenInferenceService(
+            engine, self._planes, own.allow_shared_memory, face.echo_model
+        )
+        if face.enabled:
+            self._names += (OPEN_INFERENCE,)
+            open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(
+                self._open_inference, self._grpc
+            )
+        if own.reflection:
+            names = (*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, self._grpc)
+
+    def subscribers(self) -> int:
+        """How many subscriptions are open."""
+        return self._segmentations.subscribers
 
     async def start(self) -> str:
         """Bind and serve; returns the address with the real port.
@@ -112,7 +135,7 @@ class Server:
 
     async def set_serving(self, serving: bool) -> None:
         """Tell health checks."""
-        for name in ("", *SERVICE_NAMES):
+        for name in ("", *self._names):
             await self._tell(name, serving)
 
     async def set_healthy(self, healthy: bool) -> None:
@@ -120,20 +143,22 @@ class Server:
         await self._tell("", healthy)
 
     async def _tell(self, name: str, well: bool) -> None:
+        if not name:
+            self._open_inference.ready = well
         states = health_pb2.HealthCheckResponse
         await self._health.set(name, states.SERVING if well else states.NOT_SERVING)
 
     async def refuse(self) -> None:
         """The daemon stops: take no more planes of callers, tell health checks."""
-        self._segmentations.refuse()
+        self._planes.refuse()
         await self.set_serving(False)
 
     async def finish(self) -> None:
         """Wait for the planes of callers that are in work."""
-        await self._segmentations.finish()
+        await self._planes.finish()
 
     async def stop(self, grace_seconds: float) -> None:
         """End: calls in work have `grace_seconds` to finish."""
-        self._segmentations.close()
+        self._planes.close()
         await self._grpc.stop(grace_seconds)
         self._entrances.close()

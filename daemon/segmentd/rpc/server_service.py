@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
-from segmentd import __version__
+from segmentd import __version__, telemetry
 from segmentd.engine.lanes import DeviceState
 from segmentd.errors import Reason
 from segmentd.pipeline import Engine
@@ -18,9 +18,11 @@ from segmentd.rpc.convert import duration, printable, timestamp
 from segmentd.rpc.faults import Context, bad_field
 from segmentd.rpc.host_paths import without_folders
 from segmentd.settings.values import UNLIMITED
+from segmentd.telemetry.meter import BOUNDS, Histogram, StageTotal
 from segmentd.v1 import server_service_pb2 as pb
 from segmentd.v1 import server_service_pb2_grpc
-from segmentd.watches import Watches
+from segmentd.watches import Watch, Watches
+from segmentd.watches.tally import device_seconds
 
 SHOWN_FAILURES = 5
 
@@ -56,13 +58,15 @@ class ServerService(server_service_pb2_grpc.ServerServiceServicer):
                 journal.failures(SHOWN_FAILURES),
             )
         )
-        loads = [watch.load() for watch in self._watches.list()]
+        watches = self._watches.list()
+        loads = [watch.load() for watch in watches]
+        busy = device_seconds(watch.tally for watch in watches)
         return pb.Server(
             name="server",
             version=__version__,
             start_time=timestamp(self._started),
             uptime=duration(time.monotonic() - self._started_monotonic),
-            devices=map(_device, self._engine.lane.devices()),
+            devices=[_device(device, busy) for device in self._engine.lane.devices()],
             planes_in_flight=self._engine.scheduler.in_flight,
             journal_id=self._journal.id,
             last_event_number=last,
@@ -73,15 +77,32 @@ class ServerService(server_service_pb2_grpc.ServerServiceServicer):
             megapixels_per_second=sum(load.pixels_last_minute for load in loads) / 60e6,
             recent_failures=map(_failure, failures),
             journal_size_bytes=size,
+            slot_count=self._engine.scheduler.slots,
+            stages=[_stage(name, total) for name, total in _stages(watches).items()],
+            stage_bounds_seconds=BOUNDS,
         )
 
 
-def _device(device: DeviceState) -> pb.Server.Device:
+def _stages(watches: Sequence[Watch]) -> dict[str, StageTotal]:
+    latency = Histogram()
+    for watch in watches:
+        latency.merge(watch.tally.latency)
+    return {**telemetry.METER.stages(), "latency": latency.total()}
+
+
+def _stage(name: str, total: StageTotal) -> pb.Server.Stage:
+    return pb.Server.Stage(
+        name=name, count=total.count, duration=duration(total.seconds), bucket_counts=total.buckets
+    )
+
+
+def _device(device: DeviceState, busy: Mapping[str, float]) -> pb.Server.Device:
     message = pb.Server.Device(
         name=device.name,
         display_name=device.display_name,
         thread_count=device.threads,
         reason=without_folders(device.reason),
+        work_duration=duration(busy.get(device.name, 0.0)),
     )
     if device.memory is not None:
         limited = device.memory.budget_bytes < UNLIMITED

@@ -63,6 +63,7 @@ _FIELDS = {
     "border_pixels": _Field("border"),
     "tile_pixels": _Field("tile"),
     "postprocessing": _Field("postprocessing"),
+    "drift_alarm": _Field("drift_alarm"),
     "priority": _Field("priority"),
     "marker_file": _Field("marker_file"),
     "after": _Field("after"),

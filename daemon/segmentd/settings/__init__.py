@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from segmentd.settings.access import is_loopback
 from segmentd.settings.load import CONFIG_VARIABLE, Settings, load, parse
+from segmentd.settings.observing import MetricsSettings, TracingSettings
 from segmentd.settings.schema import (
     DeviceSettings,
     JournalSettings,
     ModelSettings,
+    OpenInferenceSettings,
     ServerSettings,
     WatchSettings,
 )
@@ -17,9 +19,12 @@ __all__ = [
     "CONFIG_VARIABLE",
     "DeviceSettings",
     "JournalSettings",
+    "MetricsSettings",
     "ModelSettings",
+    "OpenInferenceSettings",
     "ServerSettings",
     "Settings",
+    "TracingSettings",
     "WatchSettings",
     "check_watch",
     "given_keys",

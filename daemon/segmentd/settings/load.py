@@ -12,12 +12,14 @@ from pydantic import Field
 
 from segmentd.errors import ConfigurationError
 from segmentd.records import WatchSpec
-from segmentd.settings import problems
+from segmentd.settings import open_inference, problems
 from segmentd.settings.access import contradictions
+from segmentd.settings.observing import MetricsSettings, TracingSettings
 from segmentd.settings.schema import (
     DeviceSettings,
     JournalSettings,
     ModelSettings,
+    OpenInferenceSettings,
     ServerSettings,
     Table,
     WatchSettings,
@@ -31,9 +33,12 @@ class Settings(Table):
     """The whole configuration; without a file, all of it defaults."""
 
     server: ServerSettings = Field(default_factory=ServerSettings)
+    open_inference: OpenInferenceSettings = Field(default_factory=OpenInferenceSettings)
     device: DeviceSettings = Field(default_factory=DeviceSettings)
     models: ModelSettings = Field(default_factory=ModelSettings)
     journal: JournalSettings = Field(default_factory=JournalSettings)
+    metrics: MetricsSettings = Field(default_factory=MetricsSettings)
+    tracing: TracingSettings = Field(default_factory=TracingSettings)
     watch: tuple[WatchSettings, ...] = ()
 
     @property
@@ -95,10 +100,23 @@ def parse(data: Mapping[str, Any], base: Path) -> Settings:
     ]
     server = read_table(ServerSettings, data.get("server", {}), "server", base, found)
     found += contradictions(data.get("server"))
+    face = read_table(OpenInferenceSettings, data.get("open_inference", {}), "open_inference", base, found)
+    found += open_inference.contradictions(data)
     device = read_table(DeviceSettings, data.get("device", {}), "device", base, found)
     models = read_table(ModelSettings, data.get("models", {}), "models", base, found)
     journal = read_table(JournalSettings, data.get("journal", {}), "journal", base, found)
+    metrics = read_table(MetricsSettings, data.get("metrics", {}), "metrics", base, found)
     watches = read_watches(data.get("watch", []), base, server.roots if server else (), found)
-    if found or server is None or device is None or models is None or journal is None:
+    tracing = read_table(TracingSettings, data.get("tracing", {}), "tracing", base, found)
+    if found or not (server and face and device and models and journal and metrics and tracing):
         raise ConfigurationError(found)
-    return Settings(server=server, device=device, models=models, journal=journal, watch=watches)
+    return Settings(
+        server=open_inference.with_room(server, face),
+        open_inference=face,
+        device=device,
+        models=models,
+        journal=journal,
+        metrics=metrics,
+        tracing=tracing,
+        watch=watches,
+    )

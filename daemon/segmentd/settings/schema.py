@@ -1,7 +1,6 @@
 """The tables of the configuration: one model for each, every key with its type, range and default.
 
-A key that a later version will honour is known here and refused with a reason, never ignored. The
-text under a key is its documentation; `segmentd check-config` shows it.
+The text under a key is its documentation; `segmentd check-config` shows it.
 """
 
 from __future__ import annotations
@@ -25,15 +24,12 @@ from segmentd.settings.values import (
     check_confidence,
     check_with_image,
     data_home,
-    only,
     split_listen,
     usable_cores,
 )
 
 Text = Annotated[str, Field(min_length=1)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
-Later = Annotated[str | None, only(None)]
-Off = Annotated[bool, only(False)]
 
 
 class Table(BaseModel):
@@ -66,11 +62,11 @@ class ServerSettings(Table):
     """tell clients the API's own description (gRPC reflection)"""
     # A block of 1 MiB of pixels with its fields must fit.
     max_receive_mib: Annotated[int, Field(ge=2, le=1024)] = 4
-    """largest message accepted, in MiB"""
+    """largest message accepted, in MiB; default with [open_inference]: 64"""
     admin_over_network: bool = False
     """allow changes of models, watches and trainings from other machines; needs roots"""
-    allow_shared_memory: Off = False
-    """take pixels from shared memory of clients on this machine"""
+    allow_shared_memory: bool = False
+    """take and give pixels through shared memory of clients on this machine; needs [open_inference]"""
 
     @property
     def host(self) -> str:
@@ -81,6 +77,15 @@ class ServerSettings(Table):
     def port(self) -> int:
         """Port of `listen`; 0 lets the system choose one."""
         return split_listen(self.listen)[1]
+
+
+class OpenInferenceSettings(Table):
+    """`[open_inference]`: the Open Inference Protocol beside the API, for clients of Triton."""
+
+    enabled: bool = False
+    """answer the Open Inference Protocol, too"""
+    echo_model: bool = False
+    """offer the model echo there, which gives images back; for measuring"""
 
 
 class DeviceSettings(Table):
@@ -165,6 +170,8 @@ class WatchSettings(Table):
     """what is done before labels are decided: nothing, or a conditional random field; default: the model's"""
     confidence: Annotated[Literal["map", "marginal"], AfterValidator(check_confidence)] = "map"
     """with postprocessing = "crf": 100 everywhere (map), or the probability after the field (marginal)"""
+    drift_alarm: bool = True
+    """warn when confidence or shares of classes leave those of the images before (lamp, focus, stain)"""
     priority: Annotated[int, Field(ge=-1000, le=1000)] = 0
     """watches with a higher number go first"""
     marker_file: RelativePath | None = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from pathlib import Path
@@ -24,22 +23,6 @@ _LISTEN = re.compile(r"(?:\[(?P<v6>[^\[\]]+)\]|(?P<host>[^:\[\]\s]+)):(?P<port>\
 def broken(rule: str) -> PydanticCustomError:
     """Make the error that says which rule a value breaks."""
     return PydanticCustomError("rule", "{rule}", {"rule": rule})
-
-
-class Only(AfterValidator):
-    """Marks a key that only its default value is supported for; others come in a later version."""
-
-
-def only(supported: str | bool | None) -> Only:
-    """Allow a known key nothing but `supported`."""
-
-    def check(value: Any) -> Any:
-        if value != supported:
-            remedy = "leave it out" if supported is None else f"must be {json.dumps(supported)}"
-            raise broken(f"not supported in this version; {remedy}")
-        return value
-
-    return Only(check)
 
 
 def _check_slug(value: str) -> str:

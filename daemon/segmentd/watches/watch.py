@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+import time
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from functools import partial
 from hashlib import sha256
 
 from segmentd import telemetry
-from segmentd.engine.scheduler import Slot
+from segmentd.engine.slot import Slot
 from segmentd.errors import Reason, SegmentdError
 from segmentd.ingest.folder import FolderWatch, FoundFile
 from segmentd.models.bundle import reference_id
 from segmentd.models.registry import Lease
 from segmentd.moving import Mover
 from segmentd.pipeline import HOLD_SECONDS, NO_ROOM, Pipeline
-from segmentd.records import FileStamp, Segmentation, SegmentationState
+from segmentd.records import FileStamp
 from segmentd.settings import WatchSettings
+from segmentd.watches.alarm import DriftAlarm
 from segmentd.watches.first_look import first_look
+from segmentd.watches.hold import Hold
+from segmentd.watches.in_hand import InHand, timeline_of
 from segmentd.watches.parts import Parts
 from segmentd.watches.status import WatchLoad, WatchStatus, status_of, warning_of
+from segmentd.watches.tally import Tally
 
 DISK_REASONS = (Reason.DISK_FULL, Reason.RESULTS_NOT_WRITABLE)
-_log = telemetry.get_logger(__name__)
 
 
 class Watch:
@@ -41,6 +45,13 @@ class Watch:
         Whether it begins paused.
     admit : async callable
         Returns when the watch may begin, or raises SegmentdError with what is in its way.
+
+    Attributes
+    ----------
+    tally : Tally
+        What it has done since the daemon started.
+    alarm : DriftAlarm
+        Whether its images look like those before.
     """
 
     def __init__(
@@ -56,12 +67,11 @@ class Watch:
         self.paused = paused
         self._parts = parts
         self._admit = admit
-        self._hold_reason = ""
-        self._in_hand: dict[bytes, tuple[FileStamp, asyncio.Task[None]]] = {}
+        self._hold = Hold(settings.id)
+        self._in_hand = InHand()
         self._delivering = 0
-        self._last_minute = telemetry.LastMinute()
-        self._going_on = asyncio.Event()
-        self._going_on.set()
+        self.tally = Tally()
+        self.alarm = DriftAlarm(settings.id, parts.journal)
         self._halted = asyncio.Event()
         self._intake: asyncio.Task[None] | None = None
         self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -128,8 +138,7 @@ class Watch:
 
     async def finish(self) -> None:
         """Wait for the files in hand."""
-        if self._in_hand:
-            await asyncio.wait([task for _, task in self._in_hand.values()])
+        await self._in_hand.finish()
 
     async def claim(self) -> None:
         """Have the folders for ourselves; LOCKED where another process has one."""
@@ -141,13 +150,12 @@ class Watch:
 
     def let_go(self) -> None:
         """Give up files that wait for something to be mended; the next start does them again."""
-        if self._hold_reason:
+        if self._hold.reason:
             self.abandon()
 
     def abandon(self) -> None:
         """Give up the files in hand; the next start does them again."""
-        for _, task in self._in_hand.values():
-            task.cancel()
+        self._in_hand.abandon()
 
     async def status(self) -> WatchStatus:
         """How the watch fares now."""
@@ -155,15 +163,15 @@ class Watch:
         counts, faults = await asyncio.to_thread(
             lambda: (journal.counts(self.spec.id), journal.result_faults(self.spec.id))
         )
-        hold_reason = self._hold_reason or (NO_ROOM.message if journal.short_of_room else "")
-        warnings = tuple(filter(None, (self._mover.trouble, warning_of(faults))))
+        hold_reason = self._hold.reason or (NO_ROOM.message if journal.short_of_room else "")
+        warnings = tuple(filter(None, (self._mover.trouble, self.alarm.warning, warning_of(faults))))
         model = reference_id(self.spec.model)
         return status_of(self._folder.status, self.paused, hold_reason, model, counts, warnings, self.load())
 
     @property
     def held(self) -> str:
         """Why the watch waits; empty while it goes on."""
-        return self._hold_reason
+        return self._hold.reason
 
     @property
     def waits_for_disk(self) -> bool:
@@ -173,7 +181,7 @@ class Watch:
     def load(self) -> WatchLoad:
         """How busy the watch is now."""
         waiting = self._folder.status.waiting + self._delivering + len(self._in_hand)
-        return WatchLoad(waiting, *self._last_minute.totals())
+        return WatchLoad(waiting, *self.tally.last_minute.totals())
 
     def _adopt(self, settings: WatchSettings) -> None:
         self.settings = settings
@@ -182,8 +190,16 @@ class Watch:
         self._folder = FolderWatch(self.spec)
         self._mover = Mover(self.spec)
         self._claim = parts.claim_of(self.spec)
+        self.alarm.enabled = settings.drift_alarm
         self._pipeline = Pipeline(
-            self.spec, parts.engine, parts.pool, parts.journal, parts.feed, self._hold, self._count
+            self.spec,
+            parts.engine,
+            parts.pool,
+            parts.journal,
+            parts.feed,
+            self._hold,
+            self.tally.add,
+            self.alarm.judge,
         )
 
     async def _take_up(self) -> None:
@@ -199,6 +215,7 @@ class Watch:
             lease = await self._begin(stack)
             mover = asyncio.create_task(self._mover.run())
             stack.callback(mover.cancel)
+            await self.alarm.remember()
             ignore = await first_look(self.spec, self._parts.journal)
             await folder.run(self._known, partial(self._deliver, pipeline, str(lease.path)), ignore)
 
@@ -224,8 +241,9 @@ class Watch:
             await asyncio.wait([intake], timeout=1.0)
 
     def _known(self, path: bytes, stamp: FileStamp) -> bool:
-        if path in self._in_hand:
-            return self._in_hand[path][0] == stamp
+        in_work = self._in_hand.stamp(path)
+        if in_work is not None:
+            return in_work == stamp
         known = self._parts.journal.known(self.spec.id, path, stamp)
         if known:
             self._want_moved(path, stamp)
@@ -236,24 +254,27 @@ class Watch:
             self._mover.want(path, stamp)
 
     async def _deliver(self, pipeline: Pipeline, model: str, found: FoundFile) -> None:
+        telemetry.observe("settle", time.monotonic() - found.changed_time_monotonic)
         self._delivering += 1
         try:
             slot = await self._slot_for(found, model)
         finally:
             self._delivering -= 1
-        work = pipeline.process(found, slot, model)
+        work = telemetry.traced(
+            pipeline.process(found, slot, model), partial(timeline_of, self.spec.id, found)
+        )
         task = asyncio.create_task(work, name=f"image-{self.spec.id}")
-        self._in_hand[found.relative] = (found.stamp, task)
+        self._in_hand.add(found, task)
         task.add_done_callback(lambda done: self._done(found, slot, done))
 
     async def _slot_for(self, found: FoundFile, model: str) -> Slot:
-        if found.relative in self._in_hand:
-            # The file changed while its earlier content is in work: one after the other.
-            await asyncio.wait([self._in_hand[found.relative][1]])
+        # The file may have changed while its earlier content is in work: one after the other.
+        await self._in_hand.end_of(found.relative)
         await self._claim_folders()
-        await self._going_on.wait()
+        await self._hold.over()
         slot = Slot(self._parts.engine.scheduler, self.spec.id, self.spec.priority, model)
-        await slot.acquire()
+        with telemetry.stage("queue"):
+            await slot.acquire()
         return slot
 
     async def _claim_folders(self) -> None:
@@ -269,22 +290,8 @@ class Watch:
 
     def _done(self, found: FoundFile, slot: Slot, task: asyncio.Task[None]) -> None:
         slot.release()
-        del self._in_hand[found.relative]
+        self._in_hand.remove(found)
         self._want_moved(found.relative, found.stamp)
         error = None if task.cancelled() else task.exception()
         if error is not None and not self._broken.done():
             self._broken.set_exception(error)
-
-    def _count(self, segmentations: Sequence[Segmentation]) -> None:
-        made = (one for one in segmentations if one.state is SegmentationState.SUCCEEDED)
-        self._last_minute.add(sum(one.height * one.width for one in made))
-
-    def _hold(self, reason: str) -> None:
-        """Take up no more files while there is a reason to wait."""
-        if reason and reason != self._hold_reason:
-            _log.warning("watch waits", watch=self.spec.id, why=reason)
-        self._hold_reason = reason
-        if reason:
-            self._going_on.clear()
-        else:
-            self._going_on.set()

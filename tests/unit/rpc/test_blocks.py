@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segmentd.records import Region
-from segmentd.rpc.blocks import MAX_BLOCK_PIXELS, block_message, split, tile_blocks
+from segmentd.rpc.blocks import MAX_BLOCK_PIXELS, block_message, split, tile_pieces
 from segmentd.v1 import pixels_pb2
 
 EDGES = st.one_of(st.integers(1, 40), st.sampled_from([511, 512, 513, 1023, 1024, 1025, 2500]))
@@ -37,7 +37,8 @@ def test_the_blocks_of_a_tile_hold_its_pixels(encoding: pixels_pb2.Encoding) -> 
     rng = np.random.default_rng(0)
     labels, confidence = rng.integers(0, 4, (2, 700, 1100), np.uint8)
     restored = np.zeros((2, 700, 1100), np.uint8)
-    for block in tile_blocks(Region(100, 200, 700, 1100), labels, confidence, encoding):
+    for piece in tile_pieces(Region(100, 200, 700, 1100), labels, confidence):
+        block = block_message(*piece, encoding)
         part = block.region
         window = np.s_[part.y - 100 : part.y - 100 + part.height, part.x - 200 : part.x - 200 + part.width]
         for target, data in zip(restored, (block.labels, block.confidence), strict=True):

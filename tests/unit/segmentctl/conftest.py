@@ -15,7 +15,9 @@ from google.protobuf import any_pb2
 from google.protobuf.empty_pb2 import Empty
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
+from typer.testing import CliRunner
 
+from segmentctl.cli import app
 from segmentd.v1 import (
     model_service_pb2,
     model_service_pb2_grpc,
@@ -313,3 +315,13 @@ def daemon() -> Iterator[FakeDaemon]:
     fake = FakeDaemon()
     yield fake
     fake.stop()
+
+
+@pytest.fixture
+def run(daemon: FakeDaemon) -> Any:
+    """Run a command of `segmentctl` against the fake daemon."""
+
+    def invoke(*arguments: str) -> Any:
+        return CliRunner().invoke(app, ["--address", daemon.address, *arguments])
+
+    return invoke

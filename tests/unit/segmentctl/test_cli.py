@@ -20,14 +20,6 @@ from segmentctl.cli.names import saved_stem
 from segmentd.v1 import segmentation_service_pb2 as pb
 
 
-@pytest.fixture
-def run(daemon: Any) -> Any:
-    def invoke(*arguments: str) -> Any:
-        return CliRunner().invoke(app, ["--address", daemon.address, *arguments])
-
-    return invoke
-
-
 def publish_failure(daemon: Any, message: str) -> None:
     failed = pb.Segmentation()
     failed.error.code, failed.error.message = 3, message

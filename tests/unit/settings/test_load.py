@@ -57,6 +57,15 @@ FAULTS = [
     ),
     ("[server]\nmax_receive_mib = 1", "server.max_receive_mib = 1: must be >= 2"),
     ("[server]\nmax_receive_mib = 4.5", "server.max_receive_mib = 4.5: must be a whole number"),
+    (
+        "[server]\nallow_shared_memory = true",
+        "server.allow_shared_memory = true: needs open_inference.enabled = true",
+    ),
+    (
+        "[open_inference]\nenabled = false\necho_model = true",
+        "open_inference.echo_model = true: needs open_inference.enabled = true",
+    ),
+    ("[open_inference]\nenabled = 1", "open_inference.enabled = 1: must be true or false"),
     ('[server]\nreflection = "yes"', 'server.reflection = "yes": must be true or false'),
     ("[server]\nroots = [3]", "server.roots[0] = 3: must be a path: a text that is not empty"),
     ('[server]\nroots = "/data"', 'server.roots = "/data": must be a list'),
@@ -86,7 +95,11 @@ FAULTS = [
         "journal.retention_events = 2020-01-01: must be a whole number",
     ),
     ("[jurnal]\nx = 1", "jurnal = { x = 1 }: unknown key; did you mean journal?"),
-    ("qqq = 1", "qqq = 1: unknown key; known are device, journal, models, server, watch"),
+    (
+        "qqq = 1",
+        "qqq = 1: unknown key; known are device, journal, metrics, models, open_inference, server, "
+        "tracing, watch",
+    ),
     ("[watch]\nid = 1", "watch = { id = 1 }: must be a list of tables, written [[watch]]"),
     ("watch = [3]", "watch[0] = 3: must be a table"),
     ('[[watch]]\nid = "a"\nfolder = "/in"', "watch[0].model = (missing): must be given"),
@@ -300,6 +313,13 @@ def test_a_watch_keeps_what_it_is_told() -> None:
     )
 
 
+def test_the_face_for_triton_takes_larger_messages_unless_told_otherwise(tmp_path: Path) -> None:
+    face = {"open_inference": {"enabled": True}}
+    assert parse({}, tmp_path).server.max_receive_mib == 4
+    assert parse(face, tmp_path).server.max_receive_mib == 64
+    assert parse(face | {"server": {"max_receive_mib": 4}}, tmp_path).server.max_receive_mib == 4
+
+
 def test_short_settling_still_leaves_time_to_finish_a_file() -> None:
     (spec,) = parse(
         {"watch": [{"id": "a", "folder": "/in", "model": "m", "settle_seconds": 0.1}]}, BASE
@@ -319,7 +339,7 @@ def test_a_link_to_a_watched_folder_is_that_folder(tmp_path: Path) -> None:
 
 def test_every_key_is_documented() -> None:
     tables = [field.annotation for name, field in Settings.model_fields.items() if name != "watch"]
-    assert len(tables) == 4
+    assert len(tables) == 7
     for table in tables:
         assert table is not None
         assert all(field.description for field in table.model_fields.values())

@@ -17,6 +17,7 @@ from segmentctl.cli import (
     status,
     submit,
     tail,
+    top,
     train,
     watch,
 )
@@ -69,6 +70,7 @@ app.add_typer(models.app, name="models")
 app.add_typer(train.app, name="train")
 app.add_typer(watch.app, name="watch")
 app.command("tail")(tail.tail)
+app.command("top")(top.top)
 app.command("submit")(submit.submit)
 app.command("batch")(batch.batch)
 app.command("min-confidence")(min_confidence.min_confidence)

@@ -38,6 +38,8 @@ class Job:
     min_confidence: int = 0
     postprocessing: str = ""
     confidence: Confidence = Confidence.MAP
+    priority: int = 0
+    deadline: float | None = None
 
     @property
     def stem(self) -> Path:
@@ -110,6 +112,8 @@ def _run(client: Client, job: Job, on_progress: OnProgress) -> Outcome:
             min_confidence=job.min_confidence,
             postprocessing=job.postprocessing,
             confidence=job.confidence.value,
+            priority=job.priority,
+            deadline=job.deadline,
             on_progress=on_progress,
         )
         files = save_planes(job.stem, result.summary.classes, result.labels, result.confidence)

@@ -37,13 +37,21 @@ def submit(
     confidence: Annotated[
         Confidence, typer.Option(help="With crf: 100 everywhere (map), or its probability (marginal).")
     ] = Confidence.MAP,
+    priority: Annotated[
+        int, typer.Option(min=-1000, max=1000, help="Of those that wait, higher numbers go first.")
+    ] = 0,
+    deadline: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", min=0.001, help="Give an image up that is not done by then."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Send images to the daemon and write NAME.labels.ome.tif and NAME.confidence.ome.tif.
 
     An image that fails does not stop the rest; the exit code is 1 then.
     """
-    todo = [Job(image, model, out, min_confidence, postprocessing, confidence) for image in images]
+    options = (model, out, min_confidence, postprocessing, confidence, priority, deadline)
+    todo = [Job(image, *options) for image in images]
     repeated = jobs.repeated_target(todo)
     if repeated is not None:
         raise typer.BadParameter(

@@ -15,6 +15,7 @@ from segmentctl.cli.connection import connected, fail, note, printable
 if TYPE_CHECKING:
     from segmentctl.errors import DaemonError
     from segmentctl.subscription import Result, Subscription
+    from segmentd.v1.segmentation_service_pb2 import Segmentation
 
 
 class From(StrEnum):
@@ -132,7 +133,23 @@ def _event_text(result: Result) -> str:
         seconds_text(segmentation.latency.ToTimedelta().total_seconds()),
         escape(printable(segmentation.device)),
     ]
+    if segmentation.HasField("drift"):
+        parts.append(_drift_text(segmentation.drift))
     return f"{head}[green]done[/green]    {'  '.join(parts)}"
+
+
+def _drift_text(drift: Segmentation.Drift) -> str:
+    from rich.markup import escape
+
+    if not drift.alarm:
+        return (
+            "[green]looks as usual again[/green]"
+            if not drift.adopted
+            else "[green]the usual look now[/green]"
+        )
+    first = drift.measures[0]
+    told = f"{first.name} {first.value:.1f} % instead of {first.usual_value:.1f} %"
+    return f"[bold yellow]images look different: {escape(printable(told))}[/bold yellow]"
 
 
 def _save(result: Result, folder: Path) -> None:

@@ -49,6 +49,9 @@ Postprocessing = Annotated[str | None, typer.Option(help="Before labels are deci
 WithImage = Annotated[
     bool | None, typer.Option("--with-image/--without-image", help="Image channels before the classes.")
 ]
+DriftAlarm = Annotated[
+    bool | None, typer.Option(help="Warn when images begin to look different from those before.")
+]
 Priority = Annotated[int | None, typer.Option(help="Watches with a higher number go first.")]
 MarkerFile = Annotated[
     str | None, typer.Option(metavar="NAME", help="File that must be in the folder (a mounted share).")
@@ -99,6 +102,7 @@ def create_watch(
     border: Border = None,
     tile: Tile = None,
     postprocessing: Postprocessing = None,
+    drift_alarm: DriftAlarm = None,
     priority: Priority = None,
     marker_file: MarkerFile = None,
     after: After = None,
@@ -140,6 +144,7 @@ def update_watch(
     border: Border = None,
     tile: Tile = None,
     postprocessing: Postprocessing = None,
+    drift_alarm: DriftAlarm = None,
     priority: Priority = None,
     marker_file: MarkerFile = None,
     after: After = None,
