@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import groupby
 
 from segmentd import telemetry
-from segmentd.records import DriftChange, DriftMeasure, ResultEvent, Segmentation
+from segmentd.records import DriftMeasure, ResultEvent, Segmentation
 from segmentd.results.journal import Journal
 from segmentd.watches.drift import HISTORY, Drift, describe, look_of
 
@@ -53,14 +53,22 @@ class DriftAlarm:
     async def remember(self) -> None:
         """Look at the last images in the journal, once."""
         if self.enabled and not self._remembered:
-            page = await asyncio.to_thread(self._journal.page, REMEMBERED_EVENTS, None, self._watch)
             self._remembered = True
-            for planes in _images(page.events[::-1]):
-                self._judge(planes)
+            self._drift = await asyncio.to_thread(self._replayed)
+
+    def _replayed(self) -> Drift:
+        """Where the last images in the journal lead to; blocks."""
+        drift = Drift()
+        for planes in _images(self._journal.page(REMEMBERED_EVENTS, watch=self._watch).events[::-1]):
+            look = look_of(planes)
+            if look is not None:
+                drift.add(look)
+        return drift
 
     def judge(self, records: list[Segmentation]) -> list[Segmentation]:
         """Take the next image; its last plane tells if the alarm begins or ends with it."""
-        change = self._judge(records) if self.enabled else None
+        look = look_of(records) if self.enabled else None
+        change = None if look is None else self._drift.add(look)
         if change is None:
             return records
         if change.alarm:
@@ -68,10 +76,6 @@ class DriftAlarm:
         else:
             _log.info("images drift no more", watch=self._watch, adopted=change.adopted)
         return [*records[:-1], replace(records[-1], drift=change)]
-
-    def _judge(self, planes: Sequence[Segmentation]) -> DriftChange | None:
-        look = look_of(planes)
-        return None if look is None else self._drift.add(look)
 
 
 def _images(events: Sequence[ResultEvent]) -> list[list[Segmentation]]:

@@ -34,9 +34,10 @@ def answer(seconds: int, counts: tuple[int, int, int], work: int = 0, **fields: 
         slot_count=2,
         **fields,
     )
-    return Answer(
-        server, [watch_service_pb2.Watch(name="watches/plate", state="STATE_ACTIVE", waiting_count=1234)]
+    watch = watch_service_pb2.Watch(
+        name="watches/plate", state="STATE_ACTIVE", waiting_count=1234, warnings=["the lamp fades"]
     )
+    return Answer(server, [watch])
 
 
 def history(*answers: Answer) -> History:
@@ -97,7 +98,17 @@ def test_the_view_shows_what_was_told() -> None:
     seen = history(answer(0, (0, 0, 0)), answer(60, (6, 0, 0), 30, **fields))
     console.print(view("127.0.0.1:50051", seen, trouble="it went away", hint="q leaves"))
     text = console.export_text()
-    for expected in ("1.2.3", "1 of 2 in work", "1,234", "plate", "active", "read", "0.50", "it went away"):
+    for expected in (
+        "1.2.3",
+        "1 of 2 in work",
+        "1,234",
+        "plate",
+        "active",
+        "read",
+        "0.50",
+        "it went away",
+        "plate: the lamp fades",
+    ):
         assert expected in text
     assert "a?[2Jb.tif" in text and "IMAGE_CORRUPT" in text
 

@@ -97,10 +97,13 @@ def _folders(watches: Sequence[Watch]) -> RenderableType:
             Text(f"{watch.images_per_minute:,}"),
             Text(f"{watch.megapixels_per_second:.2f}"),
         )
-        for reason in (watch.state_reason, *watch.warnings):
-            if reason:
-                table.add_row("", Text("!", style="yellow"), Text(printable(reason), style="yellow"))
-    return table
+    told = [
+        Text(printable(f"{id_of(watch.name)}: {reason}"), style="yellow")
+        for watch in watches
+        for reason in (watch.state_reason, *watch.warnings)
+        if reason
+    ]
+    return Group(table, *told)
 
 
 def _devices(history: History) -> Table:
