@@ -11,6 +11,7 @@ import pytest
 import tifffile
 from pylibCZIrw import czi
 
+from ..unit.ingest.ome_zarr_files import write_ome_zarr
 from .daemon import DaemonProcess, run_here
 from .images import CLASSES, Pixels, blobs, write_training_set
 
@@ -53,6 +54,9 @@ def test_five_dimensions_give_the_same_labels_in_every_format(training_set: Path
             writer.write(pixels[t, z, c][..., None], plane={"T": t, "Z": z, "C": c}, scene=0)
     [from_czi] = labels_of(tmp_path / "x.czi", tmp_path / "out", model)
     [from_tiff] = labels_of(tmp_path / "x.ome.tif", tmp_path / "out", model)
+    write_ome_zarr(tmp_path / "x.zarr", pixels, "tzcyx", chunk=32)
+    [from_zarr] = labels_of(tmp_path / "x.zarr", tmp_path / "out", model)
+    np.testing.assert_array_equal(from_zarr, from_tiff)
     assert from_czi.shape == (2, 3, 61, 83)
     assert set(np.unique(from_czi)) == set(range(1, len(CLASSES) + 1))
     np.testing.assert_array_equal(from_czi, from_tiff)
@@ -71,7 +75,14 @@ def test_two_scenes_of_a_mosaic_are_two_scenes(
         np.testing.assert_array_equal(found[number], alone)
     with place().start() as daemon, daemon.client() as client:
         shutil.copyfile(path, daemon.hot / "mosaic.czi")
-        results = [result for _, result in zip(range(2), client.subscribe(), strict=False)]
+        subscription = client.subscribe()
+        results = [next(subscription), next(subscription)]
+        # An image that is a folder is found by its name, and nothing in it is an image of its own.
+        write_ome_zarr(daemon.hot / "a.zarr", scenes[0], "yx", chunk=64)
+        (daemon.hot / "a.zarr" / "thumbnail.tif").write_bytes(b"no image")
+        last = next(subscription)
     assert [result.segmentation.plane.scene for result in results] == [0, 1]
     for labels, result in zip(found, results, strict=True):
         np.testing.assert_array_equal(result.labels, labels)
+    assert last.segmentation.source == b"a.zarr"
+    np.testing.assert_array_equal(last.labels, found[0][:110, :130])

@@ -90,7 +90,7 @@ def _structure(path: Path) -> dict[str, bool]:
     from segmentd.ingest.verdict import Verdict
 
     try:
-        fd = confine.open_file(path)
+        fd = confine.open_image(path)
     except OSError:
         return {}  # opening the image says why
     try:
@@ -112,8 +112,8 @@ def _note(path: Path) -> str | None:
         return "watches pass over it: its name is one of unfinished files"
     if names.is_own_result(name):
         return "watches pass over it: its name is one of results"
-    if not names.is_image(name):
-        endings = ", ".join(os.fsdecode(suffix) for suffix in names.IMAGE_SUFFIXES)
+    if not names.is_image(name) and not names.is_store(name):
+        endings = ", ".join(os.fsdecode(suffix) for suffix in (*names.IMAGE_SUFFIXES, names.STORE_SUFFIX))
         return f"watches pass over it: its name ends with none of {endings}"
     return None
 
@@ -187,7 +187,7 @@ def _lines(found: dict[str, Any]) -> list[str]:
     beside = "; some are NaN or infinite" if values["not_finite"] else ""
     lines.append(f"  values      {_number(values['min'])} to {_number(values['max'])} in one plane{beside}")
     if found["note"]:
-        lines.append(f"  note        {found['in_watches']}")
+        lines.append(f"  note        {found['note']}")
     return lines
 
 
