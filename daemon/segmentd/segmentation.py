@@ -18,6 +18,7 @@ import numpy.typing as npt
 from segmentd import crashpoints, telemetry
 from segmentd.engine.ahead import one_ahead
 from segmentd.engine.lanes import Lane
+from segmentd.engine.scene_bands import filled_up
 from segmentd.engine.segmenter import BandResult, Tally
 from segmentd.engine.source import ArraySource, PlaneSource, Stack, StackPlane, streamed_band_rows
 from segmentd.errors import Reason, SegmentdError
@@ -104,14 +105,15 @@ def segment_image(
             keep = recent is not None and bool(card.classes) and recent.fits(info.height * info.width)
             for band in lane.segment(lease.path, source, options, channels, digest=card.digest):
                 tally.add(band)
-                if keep:
-                    plane.add(band.labels, band.confidence)
                 crashpoints.reach("computed")
                 if writer is None:
                     writer = results.enter_context(_writer(target, image, card, digest.result(), band))
-                if pending is not None:
-                    pending.result()
-                pending = background.submit(_write, writer, index, band)
+                for part in filled_up(band, info.scene_size(index.scene), (info.height, info.width)):
+                    if keep:
+                        plane.add(part.labels, part.confidence)
+                    if pending is not None:
+                        pending.result()
+                    pending = background.submit(_write, writer, index, part)
             records.append(_record_of(image, card, page, index, tally))
             if recent is not None and keep:
                 fresh.append(plane)
@@ -141,27 +143,29 @@ class FileSource:
     def shape(self) -> tuple[int, int, int]:
         """(C, Y, X)."""
         info = self.image.info
-        return info.channel_count, info.height, info.width
+        return info.channel_count, *info.scene_size(self.index.scene)
 
     @property
     def band_rows(self) -> int:
         """Rows that are held at once."""
-        return streamed_band_rows(self.image.info.width)
+        return streamed_band_rows(self.shape[2])
 
     def rows(self, start: int, stop: int) -> npt.NDArray[np.generic]:
         """Decode rows start..stop-1 of all channels."""
         with telemetry.stage("read"):
-            return self.image.read_rows(self.index, start, stop)
+            return self.image.read_rows(self.index, start, stop)[:, :, : self.shape[2]]
 
 
 def _plane_source(image: OpenImage, index: PlaneIndex) -> PlaneSource:
     """The plane in memory, or read band by band where it is large and its file allows that."""
     info = image.info
-    size = info.channel_count * info.height * info.width * np.dtype(info.pixel_type.value).itemsize
+    height, width = info.scene_size(index.scene)
+    size = info.channel_count * height * width * np.dtype(info.pixel_type.value).itemsize
     if size > STREAM_ABOVE_BYTES and image.row_block <= MAX_ROW_BLOCK:
         return FileSource(image, index)
     with telemetry.stage("read"):
-        return ArraySource(image.read_plane(index).pixels)
+        pixels = image.read_plane(index).pixels[:, :height, :width]
+        return ArraySource(np.ascontiguousarray(pixels))
 
 
 def _stack_planes(image: OpenImage) -> Iterator[PlaneSource]:

@@ -65,14 +65,19 @@ def test_five_dimensions_give_the_same_labels_in_every_format(training_set: Path
 def test_two_scenes_of_a_mosaic_are_two_scenes(
     blobs_model: Path, place: Callable[..., DaemonProcess], tmp_path: Path
 ) -> None:
-    scenes = [blobs(seed, (110, 130)) for seed in (5, 6)]
+    scenes = [blobs(5, (110, 130)), blobs(6, (300, 90))]
     path = write_scenes(tmp_path / "mosaic.czi", scenes)
     found = labels_of(path, tmp_path / "out", blobs_model)
     assert len(found) == 2
     for number, pixels in enumerate(scenes):
         tifffile.imwrite(tmp_path / f"{number}.tif", pixels)
         [alone] = labels_of(tmp_path / f"{number}.tif", tmp_path / "out", blobs_model)
-        np.testing.assert_array_equal(found[number], alone)
+        # Each as if it were alone; beyond it there are no labels, and nothing is counted.
+        height, width = pixels.shape
+        np.testing.assert_array_equal(found[number][:height, :width], alone)
+        assert found[number].shape == (300, 130)
+        assert not found[number][height:].any()
+        assert not found[number][:, width:].any()
     with place().start() as daemon, daemon.client() as client:
         shutil.copyfile(path, daemon.hot / "mosaic.czi")
         subscription = client.subscribe()
@@ -84,5 +89,7 @@ def test_two_scenes_of_a_mosaic_are_two_scenes(
     assert [result.segmentation.plane.scene for result in results] == [0, 1]
     for labels, result in zip(found, results, strict=True):
         np.testing.assert_array_equal(result.labels, labels)
+    counts = [list(result.segmentation.label_pixel_counts) for result in results]
+    assert [sum(of_scene) for of_scene in counts] == [110 * 130, 300 * 90]
     assert last.segmentation.source == b"a.zarr"
     np.testing.assert_array_equal(last.labels, found[0][:110, :130])

@@ -149,7 +149,7 @@ def _thinned(image: OpenImage, index: PlaneIndex) -> Any:
     info = image.info
     step = -(-max(info.height, info.width) // PREVIEW_EDGE)
     # A scene smaller than others is shown without what fills it up.
-    height, width = (info.scene_sizes or ((info.height, info.width),))[index.scene]
+    height, width = info.scene_size(index.scene)
     if image.row_block == info.height:
         return image.read_plane(index).pixels[:, :height:step, :width:step]
     rows = max(1, ROWS_PIXELS // (info.width * info.channel_count * step)) * step
@@ -207,7 +207,7 @@ def _facts(found: dict[str, Any]) -> list[str]:
     }
     if found["scene_sizes"]:
         scenes = ", ".join(f"{one['width']} x {one['height']}" for one in found["scene_sizes"])
-        facts["scenes"] = f"{scenes}; smaller ones are filled up with 0"
+        facts["scenes"] = f"{scenes}; in results, smaller ones are filled up with label 0"
     return [f"  {name:<12}{text}" for name, text in facts.items()]
 
 
