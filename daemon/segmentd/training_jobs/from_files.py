@@ -235,7 +235,9 @@ def _read_samples(
                 f"{pair.labels}: has label {drawn.max()}, but only {len(request.classes)} classes are named; "
                 "add the class or correct the label"
             )
-        pixels = image.read_plane(index).pixels
+        height, width = image.info.scene_size(index.scene)  # the rest of the plane is no image
+        pixels = np.ascontiguousarray(image.read_plane(index).pixels[:, :height, :width])
+        drawn = drawn[:height, :width]
         if channel is not None:
             pixels = pixels[channel[1] : channel[1] + 1]
         extractor = deep.extractor if deep else None
