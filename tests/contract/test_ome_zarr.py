@@ -272,5 +272,5 @@ def test_without_the_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     assert decode.inspect(args, [fd])[0]["height"] == 24
     with pytest.raises(SegmentdError) as caught:
         decode.read_plane({**args, "scene": 0, "time": 0, "z": 0}, [fd])
-    assert caught.value.reason is Reason.MISSING_EXTRA
+    assert caught.value.reason is Reason.IMAGE_NEEDS_EXTRA
     assert "segmentd[zarr]" in caught.value.message

@@ -92,7 +92,7 @@ def _opened(fd: int, metadata: ArrayMetadata) -> tuple[Any, Any]:
         zarr = importlib.import_module("zarr")
     except ImportError as error:
         text = "OME-Zarr images need zarr; install it with: pip install 'segmentd[zarr]'"
-        raise SegmentdError(Reason.MISSING_EXTRA, text) from error
+        raise SegmentdError(Reason.IMAGE_NEEDS_EXTRA, text) from error
     zarr.config.set({"async.concurrency": THREADS, "threading.max_workers": THREADS})
     document = ".zarray" if metadata.version == 2 else "zarr.json"
     module = importlib.import_module("segmentd.ingest.zarr_store")
