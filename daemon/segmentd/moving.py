@@ -12,6 +12,7 @@ import ctypes
 import errno
 import os
 import secrets
+import stat
 import threading
 import time
 from collections.abc import Callable
@@ -103,6 +104,8 @@ class Mover:
             if trouble != self.trouble:
                 _log.warning("image not moved", watch=self._spec.id, file=path, why=trouble)
             self.trouble = trouble
+            if isinstance(error, IsADirectoryError):
+                return  # this one only: others can be moved
             self._not_before = self._clock() + RETRY_SECONDS
             self._wanted.clear()
             return
@@ -175,6 +178,8 @@ def _copy(source: int, directory: int, name: bytes, stopped: threading.Event) ->
     """Copy an open file to a folder on another file system; it appears complete and synced."""
     temporary = temporary_name(name, secrets.token_hex(4).encode())
     status = os.fstat(source)
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, "an OME-Zarr is moved within one file system only")
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     copy = os.open(temporary, flags, status.st_mode & 0o777, dir_fd=directory)
     try:
@@ -241,6 +246,8 @@ def _rename(old: bytes, new: bytes, old_folder: int, new_folder: int) -> None:
 
 
 def _is_file(status: os.stat_result, stamp: FileStamp) -> bool:
+    if stat.S_ISDIR(status.st_mode):
+        return (status.st_ino, status.st_dev) == (stamp.inode, stamp.device)
     return confine.make_stamp(status) == stamp
 
 

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from segmentd import crashpoints, telemetry
 from segmentd.engine.ahead import one_ahead
 from segmentd.engine.lanes import Lane
+from segmentd.engine.scene_bands import filled_up
 from segmentd.engine.segmenter import BandResult, Tally
 from segmentd.engine.slot import Turn
 from segmentd.engine.source import ArraySource, PlaneSource, Stack, StackPlane, streamed_band_rows
@@ -109,15 +110,17 @@ def segment_image(
             keep = recent is not None and bool(card.classes) and recent.fits(info.height * info.width)
             for band in lane.segment(lease.path, source, options, channels, digest=card.digest):
                 tally.add(band)
-                if keep:
-                    plane.add(band.labels, band.confidence)
                 crashpoints.reach("computed")
                 if writer is None:
                     writer = results.enter_context(_writer(target, image, card, digest.result(), band))
-                if pending is not None:
-                    pending.result()
-                pending = background.submit(telemetry.in_context(_write), writer, index, band)
-                last = page + 1 == info.plane_count and band.end_row == info.height
+                for part in filled_up(band, info.scene_size(index.scene), (info.height, info.width)):
+                    if keep:
+                        plane.add(part.labels, part.confidence)
+                    if pending is not None:
+                        pending.result()
+                    pending = background.submit(telemetry.in_context(_write), writer, index, part)
+                scene_end = info.scene_size(index.scene)[0]
+                last = page + 1 == info.plane_count and band.end_row == scene_end
                 if turn is not None and not last:
                     turn.after(band)
             telemetry.observe("compute", tally.compute_seconds)
@@ -151,27 +154,29 @@ class FileSource:
     def shape(self) -> tuple[int, int, int]:
         """(C, Y, X)."""
         info = self.image.info
-        return info.channel_count, info.height, info.width
+        return info.channel_count, *info.scene_size(self.index.scene)
 
     @property
     def band_rows(self) -> int:
         """Rows that are held at once."""
-        return streamed_band_rows(self.image.info.width)
+        return streamed_band_rows(self.shape[2])
 
     def rows(self, start: int, stop: int) -> npt.NDArray[np.generic]:
         """Decode rows start..stop-1 of all channels."""
         with telemetry.stage("read"):
-            return self.image.read_rows(self.index, start, stop)
+            return self.image.read_rows(self.index, start, stop)[:, :, : self.shape[2]]
 
 
 def _plane_source(image: OpenImage, index: PlaneIndex) -> PlaneSource:
     """The plane in memory, or read band by band where it is large and its file allows that."""
     info = image.info
-    size = info.channel_count * info.height * info.width * np.dtype(info.pixel_type.value).itemsize
+    height, width = info.scene_size(index.scene)
+    size = info.channel_count * height * width * np.dtype(info.pixel_type.value).itemsize
     if size > STREAM_ABOVE_BYTES and image.row_block <= MAX_ROW_BLOCK:
         return FileSource(image, index)
     with telemetry.stage("read"):
-        return ArraySource(image.read_plane(index).pixels)
+        pixels = image.read_plane(index).pixels[:, :height, :width]
+        return ArraySource(np.ascontiguousarray(pixels))
 
 
 def _stack_planes(image: OpenImage) -> Iterator[PlaneSource]:

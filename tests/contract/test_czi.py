@@ -131,4 +131,4 @@ def test_without_the_extra_it_says_which(monkeypatch: pytest.MonkeyPatch, shared
         args = {"name": "x.czi", "scene": 0, "time": 0, "z": 0}
         with pytest.raises(SegmentdError, match=r"pip install 'segmentd\[czi\]'") as caught:
             decode.read_plane(args, [file.fileno()])
-    assert caught.value.reason is Reason.MISSING_EXTRA
+    assert caught.value.reason is Reason.IMAGE_NEEDS_EXTRA

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
 import struct
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 
 from segmentd.errors import Reason, SegmentdError
-from segmentd.ingest import structure
+from segmentd.ingest import confine, structure
 from segmentd.ingest.readers import open_image
 from segmentd.workers import WorkerPool
+
+from ..unit.ingest.ome_zarr_files import OMERO, five_dimensions, write_ome_zarr
 
 SEEDS = {
     "czi": ("generated/mosaic_S2_T2_Z3_C2.czi", "generated/pixel_bgr24.czi", "real/nuc_small_new_red.czi"),
@@ -61,8 +67,9 @@ def damaged(data: bytes, kind: str, random: Random) -> bytes:
 
 def survives(path: Path, pool: WorkerPool) -> bool:
     """Check the structure and read the first and last plane; whether the file was read."""
-    with path.open("rb") as file:
-        structure.check(file.fileno(), path.name)
+    fd = confine.open_image(path)
+    structure.check(fd, path.name)
+    os.close(fd)
     try:
         with open_image(pool, path) as image:
             planes = list(image.info.planes())
@@ -88,9 +95,68 @@ def fuzz(kind: str, count: int, seed: int, shared_data: Path, folder: Path) -> N
     assert 0 < read < count  # damage that shows, and damage that does not
 
 
+def damage_number(value: Any, random: Random) -> Any:
+    """Replace something in a JSON value by something else."""
+    if isinstance(value, dict | list) and value and random.random() < 0.9:
+        places = list(value) if isinstance(value, dict) else list(range(len(value)))
+        place = random.choice(places)
+        value[place] = damage_number(value[place], random)
+        return value
+    return random.choice((*EXTREMES, -1.5, "", "x", "|O", "pickle", None, [], {}, True, [2**70]))
+
+
+def damage_folder(folder: Path, random: Random) -> None:
+    """Change metadata mostly, and sometimes chunks; sometimes take a file away, or cut it."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    documents = [path for path in files if path.suffix == ".json" or path.name.startswith(".")]
+    for _ in range(random.choice((1, 1, 2, 4))):
+        path = random.choice(documents if random.random() < 0.7 else files)
+        data = bytearray(path.read_bytes())
+        kind = random.random()
+        if path in documents and kind < 0.7:
+            try:
+                path.write_text(json.dumps(damage_number(json.loads(data), random)))
+            except ValueError:  # damaged before
+                path.write_bytes(b"{}")
+        elif kind < 0.9 and data:
+            offset = random.randrange(min(len(data), 64) if random.random() < 0.5 else len(data))
+            data[offset : offset + 4] = struct.pack("<I", random.choice(EXTREMES) & 0xFFFFFFFF)
+            path.write_bytes(data)
+        else:
+            path.write_bytes(data[: random.randrange(len(data) + 1)])
+
+
+def fuzz_zarr(count: int, seed: int, folder: Path) -> None:
+    random = Random(seed)
+    pixels = five_dimensions("uint16", (1, 2, 2, 20, 20))
+    seeds = [
+        write_ome_zarr(folder / "2", pixels, version="0.4", omero=OMERO),
+        write_ome_zarr(folder / "3", pixels, omero=OMERO),
+        write_ome_zarr(folder / "shards", pixels, shards=(1, 1, 2, 32, 32)),
+    ]
+    read = 0
+    with WorkerPool(1, memory_bytes=2 * MEMORY_BYTES) as pool:
+        for number in range(count):
+            path = folder / f"{number}.zarr"
+            shutil.copytree(random.choice(seeds), path)
+            damage_folder(path, random)
+            read += survives(path, pool)
+            shutil.rmtree(path)
+    assert 0 < read < count
+
+
 @pytest.mark.parametrize("kind", SEEDS)
 def test_thirty_damaged_files(kind: str, shared_data: Path, tmp_path: Path) -> None:
     fuzz(kind, 30, 1, shared_data, tmp_path)
+
+
+def test_fifteen_damaged_folders(tmp_path: Path) -> None:
+    fuzz_zarr(15, 1, tmp_path)
+
+
+@pytest.mark.slow
+def test_five_hundred_damaged_folders(tmp_path: Path) -> None:
+    fuzz_zarr(500, 2, tmp_path)
 
 
 @pytest.mark.slow

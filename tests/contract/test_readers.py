@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -514,3 +515,33 @@ def test_rows_are_those_of_the_plane(layout: str, pool: WorkerPool, tmp_path: Pa
                 np.testing.assert_array_equal(image.read_rows(index, start, stop), whole[:, start:stop])
         with pytest.raises(IndexError, match="no rows 50 to 101"):
             image.read_rows(PlaneIndex(), 50, 101)
+
+
+def packed_tiff(values: npt.NDArray[np.uint16], order: str) -> bytes:
+    """A TIFF of 12 bits a pixel, two pixels in three bytes, as cameras write it."""
+    height, width = values.shape
+    bits = ((values[..., None] >> np.arange(11, -1, -1)) & 1).astype(np.uint8)
+    strip = np.packbits(bits.reshape(height, -1), axis=1).tobytes()
+    strip += b"\0" * (len(strip) % 2)
+    tags = {256: width, 257: height, 258: 12, 259: 1, 262: 1, 273: 8, 277: 1, 278: height, 279: len(strip)}
+    entries = b"".join(struct.pack(f"{order}HHII", tag, 4, 1, value) for tag, value in tags.items())
+    head = (b"MM\0*" if order == ">" else b"II*\0") + struct.pack(f"{order}I", 8 + len(strip))
+    return head + strip + struct.pack(f"{order}H", len(tags)) + entries + bytes(4)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_twelve_bits_a_pixel(order: str, pool: WorkerPool, tmp_path: Path) -> None:
+    values = RNG.integers(0, 4096, (20, 31)).astype(np.uint16)
+    (tmp_path / "a.tif").write_bytes(packed_tiff(values, order))
+    with open_image(pool, tmp_path / "a.tif") as image:
+        np.testing.assert_array_equal(image.read_plane(PlaneIndex()).pixels, values[None])
+        np.testing.assert_array_equal(image.read_rows(PlaneIndex(), 3, 9), values[None, 3:9])
+
+
+def test_a_palette_is_not_applied(pool: WorkerPool, tmp_path: Path) -> None:
+    values = RNG.integers(0, 256, (20, 31)).astype(np.uint8)
+    colors = RNG.integers(0, 65536, (3, 256)).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="palette", colormap=colors)
+    with open_image(pool, tmp_path / "a.tif") as image:
+        assert not image.info.rgb
+        np.testing.assert_array_equal(image.read_plane(PlaneIndex()).pixels, values[None])

@@ -11,6 +11,7 @@ import pytest
 import tifffile
 from pylibCZIrw import czi
 
+from ..unit.ingest.ome_zarr_files import write_ome_zarr
 from .daemon import DaemonProcess, run_here
 from .images import CLASSES, Pixels, blobs, write_training_set
 
@@ -53,6 +54,9 @@ def test_five_dimensions_give_the_same_labels_in_every_format(training_set: Path
             writer.write(pixels[t, z, c][..., None], plane={"T": t, "Z": z, "C": c}, scene=0)
     [from_czi] = labels_of(tmp_path / "x.czi", tmp_path / "out", model)
     [from_tiff] = labels_of(tmp_path / "x.ome.tif", tmp_path / "out", model)
+    write_ome_zarr(tmp_path / "x.zarr", pixels, "tzcyx", chunk=32)
+    [from_zarr] = labels_of(tmp_path / "x.zarr", tmp_path / "out", model)
+    np.testing.assert_array_equal(from_zarr, from_tiff)
     assert from_czi.shape == (2, 3, 61, 83)
     assert set(np.unique(from_czi)) == set(range(1, len(CLASSES) + 1))
     np.testing.assert_array_equal(from_czi, from_tiff)
@@ -61,17 +65,31 @@ def test_five_dimensions_give_the_same_labels_in_every_format(training_set: Path
 def test_two_scenes_of_a_mosaic_are_two_scenes(
     blobs_model: Path, place: Callable[..., DaemonProcess], tmp_path: Path
 ) -> None:
-    scenes = [blobs(seed, (110, 130)) for seed in (5, 6)]
+    scenes = [blobs(5, (110, 130)), blobs(6, (300, 90))]
     path = write_scenes(tmp_path / "mosaic.czi", scenes)
     found = labels_of(path, tmp_path / "out", blobs_model)
     assert len(found) == 2
     for number, pixels in enumerate(scenes):
         tifffile.imwrite(tmp_path / f"{number}.tif", pixels)
         [alone] = labels_of(tmp_path / f"{number}.tif", tmp_path / "out", blobs_model)
-        np.testing.assert_array_equal(found[number], alone)
+        # Each as if it were alone; beyond it there are no labels, and nothing is counted.
+        height, width = pixels.shape
+        np.testing.assert_array_equal(found[number][:height, :width], alone)
+        assert found[number].shape == (300, 130)
+        assert not found[number][height:].any()
+        assert not found[number][:, width:].any()
     with place().start() as daemon, daemon.client() as client:
         shutil.copyfile(path, daemon.hot / "mosaic.czi")
-        results = [result for _, result in zip(range(2), client.subscribe(), strict=False)]
+        subscription = client.subscribe()
+        results = [next(subscription), next(subscription)]
+        # An image that is a folder is found by its name, and nothing in it is an image of its own.
+        write_ome_zarr(daemon.hot / "a.zarr", scenes[0], "yx", chunk=64)
+        (daemon.hot / "a.zarr" / "thumbnail.tif").write_bytes(b"no image")
+        last = next(subscription)
     assert [result.segmentation.plane.scene for result in results] == [0, 1]
     for labels, result in zip(found, results, strict=True):
         np.testing.assert_array_equal(result.labels, labels)
+    counts = [list(result.segmentation.label_pixel_counts) for result in results]
+    assert [sum(of_scene) for of_scene in counts] == [110 * 130, 300 * 90]
+    assert last.segmentation.source == b"a.zarr"
+    np.testing.assert_array_equal(last.labels, found[0][:110, :130])

@@ -138,6 +138,22 @@ def test_a_copy_that_is_stopped_or_fails_leaves_the_file_where_it_was(
     assert (names(hot), names(away)) == (["a.tif"], [])
 
 
+def test_an_image_that_is_a_folder_is_moved_within_a_file_system(
+    hot: Path, away: Path, file_systems: str
+) -> None:
+    (hot / "a.zarr" / "0").mkdir(parents=True)
+    (hot / "a.zarr" / "0" / "chunk").write_bytes(b"pixels")
+    (sighting,) = sight(bytes(hot), [b"a.zarr"])
+    if file_systems == "two":
+        with pytest.raises(IsADirectoryError, match="one file system"):
+            move_file(hot, b"a.zarr", sighting.stamp, away, GO_ON)
+        assert names(hot / "a.zarr") == ["0/chunk"]
+    else:
+        assert move_file(hot, b"a.zarr", sighting.stamp, away, GO_ON) == bytes(away / "a.zarr")
+        assert (away / "a.zarr" / "0" / "chunk").read_bytes() == b"pixels"
+        assert not (hot / "a.zarr").exists()
+
+
 async def wait_for(condition: Callable[[], object]) -> None:
     for _ in range(4000):
         if condition():

@@ -277,7 +277,7 @@ async def test_a_share_that_went_away_takes_no_image_with_it(bench: Bench) -> No
     assert bench.events()[0].segmentation.state is SegmentationState.SUCCEEDED
 
 
-@pytest.mark.parametrize("reason", [Reason.WORKER_MEMORY, Reason.IMAGE_CORRUPT])
+@pytest.mark.parametrize("reason", [Reason.WORKER_MEMORY, Reason.IMAGE_CORRUPT, Reason.IMAGE_NEEDS_EXTRA])
 async def test_other_faults_of_decoding_are_final(bench: Bench, hooks: Hooks, reason: Reason) -> None:
     bench.write()
     hooks.pool += [failing(reason)]  # a small file takes one call

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from segmentd.cli import exits
-from segmentd.ingest.names import is_image
+from segmentd.ingest.names import is_image, is_store
 
 
 def named_inputs(images: list[Path], keep_paths: bool) -> list[tuple[Path, bytes]]:
@@ -20,11 +20,10 @@ def named_inputs(images: list[Path], keep_paths: bool) -> list[tuple[Path, bytes
     """
     files: list[Path] = []
     for path in images:
-        if not path.is_dir():
+        if not path.is_dir() or is_store(os.fsencode(path.name)):
             files.append(path)
             continue
-        files_inside = sorted(entry for entry in path.iterdir() if entry.is_file())
-        inside = [entry for entry in files_inside if is_image(os.fsencode(entry.name))]
+        inside = [entry for entry in sorted(path.iterdir()) if _is_image(entry)]
         if not inside:
             raise exits.UsageError(f"{path}: holds no image")
         files.extend(inside)
@@ -38,6 +37,11 @@ def named_inputs(images: list[Path], keep_paths: bool) -> list[tuple[Path, bytes
                 "folders, or name each input once"
             )
     return [(path, relative) for relative, path in named.items()]
+
+
+def _is_image(path: Path) -> bool:
+    name = os.fsencode(path.name)
+    return path.is_dir() if is_store(name) else path.is_file() and is_image(name)
 
 
 def find_model(reference: str, folder: Path | None) -> Path:

@@ -90,7 +90,7 @@ def _structure(path: Path) -> dict[str, bool]:
     from segmentd.ingest.verdict import Verdict
 
     try:
-        fd = confine.open_file(path)
+        fd = confine.open_image(path)
     except OSError:
         return {}  # opening the image says why
     try:
@@ -112,8 +112,8 @@ def _note(path: Path) -> str | None:
         return "watches pass over it: its name is one of unfinished files"
     if names.is_own_result(name):
         return "watches pass over it: its name is one of results"
-    if not names.is_image(name):
-        endings = ", ".join(os.fsdecode(suffix) for suffix in names.IMAGE_SUFFIXES)
+    if not names.is_image(name) and not names.is_store(name):
+        endings = ", ".join(os.fsdecode(suffix) for suffix in (*names.IMAGE_SUFFIXES, names.STORE_SUFFIX))
         return f"watches pass over it: its name ends with none of {endings}"
     return None
 
@@ -149,7 +149,7 @@ def _thinned(image: OpenImage, index: PlaneIndex) -> Any:
     info = image.info
     step = -(-max(info.height, info.width) // PREVIEW_EDGE)
     # A scene smaller than others is shown without what fills it up.
-    height, width = (info.scene_sizes or ((info.height, info.width),))[index.scene]
+    height, width = info.scene_size(index.scene)
     if image.row_block == info.height:
         return image.read_plane(index).pixels[:, :height:step, :width:step]
     rows = max(1, ROWS_PIXELS // (info.width * info.channel_count * step)) * step
@@ -187,7 +187,7 @@ def _lines(found: dict[str, Any]) -> list[str]:
     beside = "; some are NaN or infinite" if values["not_finite"] else ""
     lines.append(f"  values      {_number(values['min'])} to {_number(values['max'])} in one plane{beside}")
     if found["note"]:
-        lines.append(f"  note        {found['in_watches']}")
+        lines.append(f"  note        {found['note']}")
     return lines
 
 
@@ -207,7 +207,7 @@ def _facts(found: dict[str, Any]) -> list[str]:
     }
     if found["scene_sizes"]:
         scenes = ", ".join(f"{one['width']} x {one['height']}" for one in found["scene_sizes"])
-        facts["scenes"] = f"{scenes}; smaller ones are filled up with 0"
+        facts["scenes"] = f"{scenes}; in results, smaller ones are filled up with label 0"
     return [f"  {name:<12}{text}" for name, text in facts.items()]
 
 

@@ -106,7 +106,8 @@ def _planes(model: AnyModel, images: list[Path]) -> list[npt.NDArray[np.generic]
                 channels = used_channels(
                     model.card, info.pixel_type, info.channel_names, image.name, info.rgb
                 )
-                pixels = opened.read_plane(PlaneIndex()).pixels[channels]
+                height, width = info.scene_size(0)
+                pixels = opened.read_plane(PlaneIndex()).pixels[channels, :height, :width]
             top, left = (max(0, (edge - LARGEST_PART_PX) // 2) for edge in pixels.shape[1:])
             planes.append(pixels[:, top : top + LARGEST_PART_PX, left : left + LARGEST_PART_PX])
     return planes

@@ -1,7 +1,8 @@
 """Opens inputs so that nothing outside the watched folder can be reached, and nothing hangs.
 
 A path is opened one component after the other below the folder's descriptor, without following links; only
-regular files are accepted; a FIFO or device is not waited for. Everything raises OSError.
+regular files are accepted, and folders that are images; a FIFO or device is not waited for. Everything raises
+OSError.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import os
 import signal
 import stat
 
+from segmentd.ingest import tree
+from segmentd.ingest.names import is_store
 from segmentd.records import FileStamp
 
 FILE_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -27,11 +30,16 @@ class NotRegularError(OSError):
 
 def open_file(path: str | bytes | os.PathLike[str]) -> int:
     """Open a file that the user named; links are followed, as everywhere on a command line."""
-    return _regular(os.open(path, FILE_FLAGS))
+    return _regular(os.open(path, FILE_FLAGS), b"")
+
+
+def open_image(path: str | bytes | os.PathLike[str]) -> int:
+    """Open an image that the user named, which may also be a folder."""
+    return _regular(os.open(path, FILE_FLAGS), os.fsencode(path).rstrip(b"/"))
 
 
 def open_beneath(folder: str | bytes | os.PathLike[str], relative: bytes) -> int:
-    """Open the file at a relative path below a folder; no component may be a link.
+    """Open the file, or folder that is an image, at a path below a folder; no component may be a link.
 
     Raises
     ------
@@ -49,7 +57,7 @@ def open_beneath(folder: str | bytes | os.PathLike[str], relative: bytes) -> int
             below = os.open(part, FOLDER_FLAGS | os.O_NOFOLLOW, dir_fd=here)
             os.close(here)
             here = below
-        return _regular(os.open(name, FILE_FLAGS | os.O_NOFOLLOW, dir_fd=here))
+        return _regular(os.open(name, FILE_FLAGS | os.O_NOFOLLOW, dir_fd=here), name)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENXIO):  # a link, a socket
             raise NotRegularError from error
@@ -58,11 +66,17 @@ def open_beneath(folder: str | bytes | os.PathLike[str], relative: bytes) -> int
         os.close(here)
 
 
-def _regular(fd: int) -> int:
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
+def _regular(fd: int, name: bytes) -> int:
+    mode = os.fstat(fd).st_mode
+    if not is_image_mode(mode, name):
         os.close(fd)
         raise NotRegularError
     return fd
+
+
+def is_image_mode(mode: int, name: bytes) -> bool:
+    """Whether what has this mode and name can be an image: a file, or a folder with the name of one."""
+    return stat.S_ISDIR(mode) if is_store(name) else stat.S_ISREG(mode)
 
 
 def is_open_for_writing(fd: int) -> bool:
@@ -82,8 +96,9 @@ def is_open_for_writing(fd: int) -> bool:
 
 
 def stamp_of(fd: int) -> FileStamp:
-    """Return the stamp of an open file."""
-    return make_stamp(os.fstat(fd))
+    """Return the stamp of an open file, or of all files of an open folder."""
+    status = os.fstat(fd)
+    return tree.stamp_of_tree(fd) if stat.S_ISDIR(status.st_mode) else make_stamp(status)
 
 
 def make_stamp(result: os.stat_result) -> FileStamp:

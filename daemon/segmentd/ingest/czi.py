@@ -113,4 +113,4 @@ def _library() -> Any:
         return importlib.import_module("pylibCZIrw.czi")
     except ImportError as error:
         text = "CZI images need pylibCZIrw; install it with: pip install 'segmentd[czi]'"
-        raise SegmentdError(Reason.MISSING_EXTRA, text) from error
+        raise SegmentdError(Reason.IMAGE_NEEDS_EXTRA, text) from error

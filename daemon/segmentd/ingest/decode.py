@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import math
 import os
+import stat
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -13,22 +14,24 @@ import numpy as np
 import numpy.typing as npt
 
 from segmentd.errors import Reason, SegmentdError
-from segmentd.ingest import structure
+from segmentd.ingest import structure, tree
 from segmentd.ingest.czi import CziImage
 from segmentd.ingest.czi_structure import CziSummary
 from segmentd.ingest.ole_structure import OleSummary
+from segmentd.ingest.ome_zarr import OmeZarrImage
 from segmentd.ingest.raster import RasterImage
 from segmentd.ingest.tiff import TiffImage
 from segmentd.ingest.tiff_structure import TiffSummary
 from segmentd.ingest.txm import TxmImage
 from segmentd.ingest.verdict import BadStructureError
+from segmentd.ingest.zarr_structure import ZarrSummary
 from segmentd.records import PlaneIndex
 
 BLOCK_BYTES = 4 << 20
 FIRST_PLANE_BYTES = 8 << 20
 
 Answer = tuple[Any, list[npt.NDArray[Any]]]
-Image = TiffImage | RasterImage | CziImage | TxmImage
+Image = TiffImage | RasterImage | CziImage | TxmImage | OmeZarrImage
 Key = tuple[int, int, int, int]
 T = TypeVar("T")
 
@@ -38,7 +41,7 @@ _last: list[tuple[Key, Image]] = []
 
 def inspect(args: dict[str, Any], fds: list[int]) -> Answer:
     """Return what the file holds: the fields of `FrameInfo`, and `row_block`."""
-    image = _open(fds[0], args["name"])
+    image = _open(fds[0], args)
     return {**dataclasses.asdict(image.info), "row_block": image.row_block}, []
 
 
@@ -58,7 +61,7 @@ def take_in(args: dict[str, Any], fds: list[int]) -> Answer:
 def read_plane(args: dict[str, Any], fds: list[int]) -> Answer:
     """Return the pixels of plane `scene`, `time`, `z`."""
     name = args["name"]
-    image = _open(fds[0], name)
+    image = _open(fds[0], args)
     index = PlaneIndex(args["scene"], args["time"], args["z"])
     return None, [_guarded(name, lambda: image.read(index))]
 
@@ -66,13 +69,15 @@ def read_plane(args: dict[str, Any], fds: list[int]) -> Answer:
 def read_rows(args: dict[str, Any], fds: list[int]) -> Answer:
     """Return rows `start` to `stop` of plane `scene`, `time`, `z`."""
     name = args["name"]
-    image = _open(fds[0], name)
+    image = _open(fds[0], args)
     index = PlaneIndex(args["scene"], args["time"], args["z"])
     return None, [_guarded(name, lambda: image.read_rows(index, args["start"], args["stop"]))]
 
 
 def digest(args: dict[str, Any], fds: list[int]) -> Answer:
     """Return the SHA-256 of the file's bytes, as hex digits."""
+    if stat.S_ISDIR(os.fstat(fds[0]).st_mode):
+        return tree.digest(fds[0]), []
     sha256 = hashlib.sha256()
     offset = 0
     while block := os.pread(fds[0], BLOCK_BYTES, offset):
@@ -81,10 +86,13 @@ def digest(args: dict[str, Any], fds: list[int]) -> Answer:
     return sha256.hexdigest(), []
 
 
-def _open(fd: int, name: str) -> Image:
+def _open(fd: int, args: dict[str, Any]) -> Image:
     """Open the image behind a descriptor, or use the one that is open already."""
-    stat = os.fstat(fd)
-    key = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+    name, status = args["name"], os.fstat(fd)
+    # Of a folder, size and time say nothing of the files in it: the daemon tells those of its content.
+    folder = stat.S_ISDIR(status.st_mode)
+    size, mtime_ns = args["content"] if folder else (status.st_size, status.st_mtime_ns)
+    key = (status.st_dev, status.st_ino, size, mtime_ns)
     if _last and _last[0][0] == key:
         _last[0][1].use(fd)
         return _last[0][1]
@@ -102,6 +110,8 @@ def _image(fd: int, summary: structure.Summary) -> Image:
         return CziImage(fd, summary)
     if isinstance(summary, OleSummary):
         return TxmImage(fd)
+    if isinstance(summary, ZarrSummary):
+        return OmeZarrImage(fd, summary)
     return RasterImage(fd, summary)
 
 

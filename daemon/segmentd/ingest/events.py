@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from segmentd import telemetry
 from segmentd.ingest import inotify
 from segmentd.ingest.inotify import Event, Inotify
+from segmentd.ingest.names import is_store
 
 MAX_PATHS = 10_000
 MAX_HALF_MOVED = 1000
@@ -191,7 +192,9 @@ class FolderEvents:
         elif event.name and event.watch in self._paths:
             below = self._paths[event.watch]
             path = below + b"/" + event.name if below else event.name
-            if event.mask & inotify.OF_A_FOLDER:
+            if is_store(below):
+                self._inbox.file(below, closed=False)
+            elif event.mask & inotify.OF_A_FOLDER:
                 self._take_folder(event, path)
             else:
                 self._take_file(event, path)
@@ -202,6 +205,9 @@ class FolderEvents:
             for watch in gone:
                 self._inotify.remove(watch)
                 del self._paths[watch]
+        elif event.mask & (inotify.CREATED | inotify.MOVED_TO) and is_store(path):
+            self._watch(path)
+            self._inbox.file(path, closed=False)
         elif event.mask & (inotify.CREATED | inotify.MOVED_TO) and self._recursive:
             self._watch(path)
             self._inbox.folder(path)
@@ -217,7 +223,7 @@ class FolderEvents:
             self._inbox.file(path, closed=bool(event.mask & inotify.CLOSED_AFTER_WRITING))
 
     def _watch(self, start: bytes) -> None:
-        """Watch a folder in the tree and what lies below it."""
+        """Watch a folder in the tree and what lies below it, but not what lies in images."""
         pending = [start]
         while pending:
             path = pending.pop()
@@ -225,8 +231,9 @@ class FolderEvents:
                 continue
             try:
                 self._paths[self._inotify.add(os.path.join(self._folder, path))] = path  # noqa: PTH118 (bytes)
-                if self._recursive:
-                    pending += self._subfolders(path)
+                if not is_store(path):
+                    below = self._subfolders(path)
+                    pending += below if self._recursive else filter(is_store, below)
             except OSError as error:
                 if error.errno not in PASSED_OVER:
                     raise

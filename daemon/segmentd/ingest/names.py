@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable
 from fnmatch import translate
 
 IMAGE_SUFFIXES = tuple(b".tif .tiff .btf .tf2 .tf8 .png .jpg .jpeg .czi .txm .txrm .xrm".split())
+# An image that is a folder: nothing in it is an image of its own.
+STORE_SUFFIX = b".zarr"
 RESULT_SUFFIXES = (
     b".labels.ome.tif",
     b".confidence.ome.tif",
@@ -38,8 +40,13 @@ def is_own_result(name: bytes) -> bool:
     return name.lower().endswith(RESULT_SUFFIXES)
 
 
+def is_store(name: bytes) -> bool:
+    """Whether a folder of this name, or at this path, is one image (OME-Zarr)."""
+    return name.lower().endswith(STORE_SUFFIX)
+
+
 def is_image(name: bytes) -> bool:
-    """Whether a name ends like an image's; other files are no inputs, and no failures either."""
+    """Whether a name ends like an image file's; other files are no inputs, and no failures either."""
     return name.lower().endswith(IMAGE_SUFFIXES)
 
 
@@ -62,9 +69,9 @@ def input_filter(include: Iterable[str]) -> Callable[[bytes], bool]:
 
     def wanted(relative: bytes) -> bool:
         *parents, name = relative.split(b"/")
-        if not is_image(name) or is_temporary(name) or is_own_result(name):
+        if not (is_image(name) or is_store(name)) or is_temporary(name) or is_own_result(name):
             return False
-        if any(parent.startswith(b".") for parent in parents):
+        if any(parent.startswith(b".") or is_store(parent) for parent in parents):
             return False
         texts = (os.fsdecode(name).lower(), os.fsdecode(relative).lower())
         return any(pattern.match(text) for text in texts)

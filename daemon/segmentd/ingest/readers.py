@@ -146,7 +146,9 @@ class OpenImage:
             raise _changed(self.name)
 
     def _call(self, function: str, seconds: float, place: dict[str, int] | None = None) -> Reply:
-        args = {"name": self.name, **(place or {})}
+        # Of a folder the worker cannot tell quickly whether it is still what it read last.
+        content = [self.stamp.size_bytes, self.stamp.mtime_ns]
+        args = {"name": self.name, "content": content, **(place or {})}
         try:
             return self._pool.call(f"{DECODE}:{function}", args, [self._fd], seconds, subject=self.name)
         except SegmentdError:
@@ -180,11 +182,11 @@ def open_image(
         `IMAGE_VANISHED`, `IMAGE_UNREADABLE`, `IMAGE_CHANGED`, `IMAGE_INCOMPLETE`, `IMAGE_CORRUPT`,
         `IMAGE_UNSUPPORTED`, `IMAGE_TOO_LARGE`, or a fault of the worker.
     """
-    raw = os.fsencode(path)
+    raw = os.fsencode(path).rstrip(b"/")
     name = printable(raw if folder is not None else os.path.basename(raw))  # noqa: PTH119 (bytes)
 
     def reopen() -> int:
-        return confine.open_file(raw) if folder is None else confine.open_beneath(folder, raw)
+        return confine.open_image(raw) if folder is None else confine.open_beneath(folder, raw)
 
     fd = _opened(reopen, name)
     try:

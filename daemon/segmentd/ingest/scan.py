@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from segmentd.errors import Reason
 from segmentd.ingest import confine, structure
-from segmentd.ingest.names import printable
+from segmentd.ingest.names import is_store, printable
 from segmentd.ingest.verdict import StillOpenError, Structure, Verdict
 from segmentd.records import Fault, FileStamp
 
@@ -100,17 +99,19 @@ class Scan:
         with os.scandir(self.folder + b"/" + below) as entries:
             for entry in entries:
                 path = below + b"/" + entry.name if below else entry.name
-                if entry.is_dir(follow_symlinks=False):
+                if entry.is_dir(follow_symlinks=False) and not is_store(path):
                     if self.recursive and path not in self.skip and not entry.name.startswith(b"."):
                         folders.append(path)
-                elif entry.is_file(follow_symlinks=False) and self.wanted(path):
-                    stamp = _stamp(entry)
+                elif path not in self.skip and self.wanted(path):
+                    stamp = _stamp_of_path(self.folder, path) if is_store(path) else _stamp(entry)
                     if stamp is not None:
                         sightings.append(Sighting(path, stamp))
         return sorted(folders, reverse=True), sorted(sightings, key=lambda sighting: sighting.path)
 
 
 def _stamp(entry: os.DirEntry[bytes]) -> FileStamp | None:
+    if not entry.is_file(follow_symlinks=False):
+        return None
     try:
         return confine.make_stamp(entry.stat(follow_symlinks=False))
     except FileNotFoundError:
@@ -163,4 +164,20 @@ def _stamp_of_path(folder: bytes, path: bytes) -> FileStamp | None:
         result = os.lstat(folder + b"/" + path)
     except OSError:
         return None  # gone, or out of reach: the next scan tells
-    return confine.make_stamp(result) if stat.S_ISREG(result.st_mode) else None
+    if not confine.is_image_mode(result.st_mode, path):
+        return None
+    return _stamp_of_store(folder, path, result) if is_store(path) else confine.make_stamp(result)
+
+
+def _stamp_of_store(folder: bytes, path: bytes, result: os.stat_result) -> FileStamp | None:
+    """Return the stamp of all files in a folder; that of the folder itself where it cannot be opened."""
+    try:
+        fd = confine.open_beneath(folder, path)
+    except (FileNotFoundError, NotADirectoryError, confine.NotRegularError):
+        return None
+    except PermissionError:
+        return confine.make_stamp(result)
+    try:
+        return confine.stamp_of(fd)
+    finally:
+        os.close(fd)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 
 from segmentd.errors import Reason, SegmentdError
 from segmentd.ingest import raster_structure, tiff_structure
@@ -18,16 +19,18 @@ from segmentd.ingest.verdict import (
     Structure,
     Verdict,
 )
+from segmentd.ingest.zarr_structure import ZarrSummary, examine_zarr
 from segmentd.records import Fault
 
 TIFF_MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 JPEG_MAGIC = b"\xff\xd8\xff"
 HEAD_BYTES = 16
+FORMATS = "TIFF, OME-TIFF, OME-Zarr, CZI, TXM, TXRM, PNG and JPEG"
 
 MAGICS = (*TIFF_MAGICS, PNG_MAGIC, JPEG_MAGIC, CZI_MAGIC, OLE_MAGIC)
 
-Summary = TiffSummary | PngSummary | JpegSummary | CziSummary | OleSummary
+Summary = TiffSummary | PngSummary | JpegSummary | CziSummary | OleSummary | ZarrSummary
 
 
 def check(fd: int, name: str) -> Structure:
@@ -38,7 +41,7 @@ def check(fd: int, name: str) -> Structure:
         return still_open(error, name)
     except BadStructureError as error:
         return Structure(Verdict.BAD, _bad_fault(error, name))
-    if isinstance(summary, CziSummary) and summary.pending:
+    if isinstance(summary, CziSummary | ZarrSummary) and summary.pending:
         return Structure(Verdict.CLOSED, announced_changes=True)
     return CLOSED
 
@@ -66,7 +69,10 @@ def examine(fd: int, name: str) -> Summary:
 
 
 def _examine(fd: int) -> Summary:
-    size = os.fstat(fd).st_size
+    status = os.fstat(fd)
+    if stat.S_ISDIR(status.st_mode):
+        return examine_zarr(fd)
+    size = status.st_size
     if size > MAX_FILE_BYTES:
         text = f"has {size} bytes; {MAX_FILE_BYTES} are allowed: split it"
         raise BadStructureError(Reason.IMAGE_TOO_LARGE, text)
@@ -87,9 +93,7 @@ def _examine(fd: int) -> Summary:
         raise StillOpenError("its first bytes have not been written yet")
     if any(magic.startswith(head) for magic in MAGICS):
         raise StillOpenError(f"it has {size} bytes only")
-    text = (
-        "is not an image that this installation reads; it reads TIFF, OME-TIFF, CZI, TXM, TXRM, PNG and JPEG"
-    )
+    text = f"is not an image that this installation reads; it reads {FORMATS}"
     raise BadStructureError(Reason.IMAGE_UNSUPPORTED, text)
 
 

@@ -72,7 +72,8 @@ class FrameInfo:
     channel_colors : tuple of str or None
         `#RRGGBB` for each channel, None where the file does not say; empty where it says nothing.
     scene_sizes : tuple of (int, int)
-        Height and width of each scene, where they differ: the rest of a plane, to the right and below, is 0.
+        Height and width of each scene, where they differ. What readers return beyond a scene, to the right
+        and below, is 0 and no part of the image.
     """
 
     format: str
@@ -92,6 +93,10 @@ class FrameInfo:
     def channel_count(self) -> int:
         """Number of channels, the same for every plane."""
         return len(self.channel_names)
+
+    def scene_size(self, scene: int) -> tuple[int, int]:
+        """Height and width of a scene."""
+        return self.scene_sizes[scene] if self.scene_sizes else (self.height, self.width)
 
     def planes(self) -> Iterator[PlaneIndex]:
         """All planes, Z fastest, then time, then scene."""

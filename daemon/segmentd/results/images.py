@@ -73,11 +73,12 @@ class KnownStamps:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._by_watch: dict[str, dict[bytes, tuple[str, ImageState, int]]] = {}
-        # What could not be read is tried once more: a stamp does not tell that it can be read now.
+        # What could not be read is tried once more: a stamp does not tell that it can be read now, or that
+        # what its format needs was installed.
         rows = connection.execute(
             "SELECT watch, path, stamp, state, ctime_ns FROM images "
-            "WHERE state != 'vanished' AND reason != ?",
-            (Reason.IMAGE_UNREADABLE,),
+            "WHERE state != 'vanished' AND reason NOT IN (?, ?)",
+            (Reason.IMAGE_UNREADABLE, Reason.IMAGE_NEEDS_EXTRA),
         )
         for watch, path, stamp, state, ctime_ns in rows:
             self._by_watch.setdefault(watch, {})[path] = (stamp, ImageState(state), ctime_ns)

@@ -16,7 +16,7 @@ from segmentd.compute.deep_sets import DeepFeatureSet
 from segmentd.compute.features import AnyFeatureSet, feature_names, feature_sets
 from segmentd.errors import Reason, SegmentdError
 from segmentd.imagefile import default_color
-from segmentd.ingest.names import is_image
+from segmentd.ingest.names import is_image, is_store
 from segmentd.ingest.readers import OpenImage, open_image
 from segmentd.models import bundle, deep_features, training
 from segmentd.models.deep_features import DeepFeatures
@@ -99,7 +99,8 @@ def _by_stem(folder: Path, what: str) -> dict[str, Path]:
         raise _bad(f"{folder}: is not a folder; --{what} takes a folder of images", field=what)
     files: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        if path.is_file() and is_image(os.fsencode(path.name)):
+        name = os.fsencode(path.name)
+        if path.is_dir() if is_store(name) else path.is_file() and is_image(name):
             other = files.setdefault(image_stem(path), path)
             if other is not path:
                 raise _bad(f"{other} and {path} have the same name; keep one of them", field=what)
@@ -240,7 +241,9 @@ def _read_samples(
                 f"{pair.labels}: has label {drawn.max()}, but only {len(request.classes)} classes are named; "
                 "add the class or correct the label"
             )
-        pixels = image.read_plane(index).pixels
+        height, width = image.info.scene_size(index.scene)  # the rest of the plane is no image
+        pixels = np.ascontiguousarray(image.read_plane(index).pixels[:, :height, :width])
+        drawn = drawn[:height, :width]
         if channel is not None:
             pixels = pixels[channel[1] : channel[1] + 1]
         extractor = deep.extractor if deep else None

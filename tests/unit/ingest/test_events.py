@@ -120,6 +120,24 @@ def test_folders_that_are_moved_keep_their_files_apart(tmp_path: Path, listening
     assert b"a/deep/x.tif" not in post.all.files
 
 
+@pytest.mark.parametrize("recursive", [True, False])
+def test_of_an_image_that_is_a_folder_only_the_folder_is_told(
+    tmp_path: Path, listening: Listening, recursive: bool
+) -> None:
+    _, post = listening(recursive)
+    image = tmp_path / "a.zarr"
+    image.mkdir()
+    mail = post.until(lambda mail: mail.files)
+    assert (mail.files, mail.folders) == ({b"a.zarr": False}, set())
+    (image / "0").mkdir()
+    (image / "0" / "1").write_bytes(b"x")
+    (image / "zarr.json").write_bytes(b"x")
+    (tmp_path / "last.tif").write_bytes(b"x")
+    mail = post.until(lambda mail: b"last.tif" in mail.files)
+    assert set(mail.files) == {b"a.zarr", b"last.tif"}
+    assert mail.folders == set()
+
+
 def test_own_results_and_with_a_flat_watch_all_subfolders_are_left_alone(
     tmp_path: Path, listening: Listening
 ) -> None:

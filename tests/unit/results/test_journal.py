@@ -133,8 +133,11 @@ def test_a_failed_image_is_tried_again_when_anything_about_its_file_changed(tmp_
     journal.close()
 
 
-def test_a_file_that_could_not_be_read_is_tried_again_by_the_next_start(tmp_path: Path) -> None:
-    fault = Fault(Reason.IMAGE_UNREADABLE, "no permission")
+@pytest.mark.parametrize("reason", [Reason.IMAGE_UNREADABLE, Reason.IMAGE_NEEDS_EXTRA])
+def test_a_file_that_could_not_be_read_is_tried_again_by_the_next_start(
+    tmp_path: Path, reason: Reason
+) -> None:
+    fault = Fault(reason, "no permission")
     failed = replace(DONE, state=ImageState.FAILED, fault=fault)
     journal = Journal.open(tmp_path)
     journal.record(failed, planes(1))
