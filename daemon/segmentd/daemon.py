@@ -129,7 +129,7 @@ class Daemon:
             await self._unless_stopped(trainings.remove_leftovers())
             for watch in watches.list():
                 await self._unless_stopped(asyncio.to_thread(clean_temporaries, watch.spec.results))
-            address = await server.start(self._settings.server.listen)
+            address = await server.start()
             running = [
                 asyncio.create_task(watches.run(), name="watches"),
                 asyncio.create_task(self._look_after(journal), name="journal"),

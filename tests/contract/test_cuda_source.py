@@ -9,15 +9,14 @@ import pytest
 
 from segmentd.compute.cuda.source import KERNELS, OPTIONS, source
 
-nvrtc_folder = pytest.importorskip(
-    "nvidia.cuda_nvrtc", reason="needs the extra cuda-check: NVIDIA's compiler, 90 MB"
-)
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def compiler() -> ctypes.CDLL:
-    folder = Path(next(iter(nvrtc_folder.__path__))) / "lib"
+    reason = "needs the extra cuda-check: NVIDIA's compiler, 90 MB"
+    package = pytest.importorskip("nvidia.cuda_nvrtc", reason=reason)
+    folder = Path(next(iter(package.__path__))) / "lib"
     return ctypes.CDLL(str(next(folder.glob("libnvrtc.so.*"))))
 
 

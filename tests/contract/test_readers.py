@@ -6,6 +6,8 @@ import hashlib
 import io
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -399,6 +401,39 @@ def test_hostile_descriptions_are_refused(name: str, pool: WorkerPool, tmp_path:
     with pytest.raises(SegmentdError, match=message) as caught:
         open_image(pool, path)
     assert caught.value.reason is reason
+
+
+def test_colours_of_channels_are_those_of_the_description(pool: WorkerPool, tmp_path: Path) -> None:
+    channels = {"Name": ["a", "b", "c"], "Color": [-16776961, 16711935, -1]}
+    pixels = np.zeros((3, 20, 30), np.uint8)
+    metadata = {"axes": "CYX", "Channel": channels}
+    image, _ = read_all(pool, write_tiff(tmp_path / "x.ome.tif", pixels, metadata=metadata))
+    assert image.info.channel_colors == ("#FF0000", "#00FF00", None)
+
+
+WITHOUT_EXTRAS = """
+import sys
+EXTRAS = "pylibCZIrw zarr onnx onnxruntime tensorflow keras h5py cupy dask pydensecrf napari".split()
+sys.modules.update(dict.fromkeys(EXTRAS))  # importing them fails
+from segmentd.ingest import decode
+for path in sys.argv[1:]:
+    with open(path, "rb") as file:
+        value, [pixels] = decode.take_in({"name": path}, [file.fileno()])
+    print(value["format"], *pixels.shape)
+"""
+
+
+def test_an_install_without_extras_reads_tiff_png_and_jpeg(tmp_path: Path) -> None:
+    pixels = RNG.integers(0, 255, (23, 31, 3), dtype=np.uint8)
+    paths = [
+        write_tiff(tmp_path / "x.tif", pixels, compression="zlib"),
+        tmp_path / "x.png",
+        tmp_path / "x.jpg",
+    ]
+    paths[1].write_bytes(png(pixels))
+    paths[2].write_bytes(imagecodecs.jpeg8_encode(pixels))
+    done = subprocess.run([sys.executable, "-c", WITHOUT_EXTRAS, *paths], capture_output=True, text=True)
+    assert done.stdout.splitlines() == ["TIFF 3 23 31", "PNG 3 23 31", "JPEG 3 23 31"], done.stderr
 
 
 def test_a_renamed_ome_tiff_is_read(pool: WorkerPool, tmp_path: Path) -> None:

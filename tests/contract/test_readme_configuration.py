@@ -24,8 +24,17 @@ def test_every_configuration_is_valid(repository: Path, tmp_path: Path) -> None:
 
 
 def test_every_key_of_a_watch_that_can_be_set_is_shown(repository: Path) -> None:
-    shown = tomllib.loads(toml_blocks(repository)[-1])["watch"][0].keys()
+    block = [block for block in toml_blocks(repository) if "[[watch]]" in block][-1]
+    shown = tomllib.loads(block)["watch"][0].keys()
     assert shown == WatchSettings.model_fields.keys()
+
+
+def test_the_configuration_for_a_network_is_valid(repository: Path, tmp_path: Path) -> None:
+    (block,) = (block for block in toml_blocks(repository) if "token_file" in block)
+    assert "client_ca" in block
+    for text in (block, re.sub("^# ", "", block, flags=re.MULTILINE)):  # with what is shown as a comment, too
+        settings = parse(tomllib.loads(text), tmp_path)
+        assert settings.server.host == "0.0.0.0"
 
 
 def test_the_classes_file_is_valid(repository: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from pylibCZIrw import czi
 
 from segmentd.ingest.readers import open_image
 from segmentd.records import PlaneIndex
@@ -44,6 +45,18 @@ def write_plane(path: Path, edge: int) -> None:
         compression="zlib",
         photometric="minisblack",
     )
+
+
+def write_mosaic(path: Path, edge: int, tile_edge: int = 2000) -> None:
+    """A CZI of overlapping tiles of blobs, edge x edge pixels."""
+    tile = np.tile(blobs(4, (500, 500)), (5, 5))[: tile_edge + 48, : tile_edge + 48, None]
+    with czi.create_czi(str(path), compression_options="zstd1:ExplicitLevel=1") as writer:
+        for top in range(0, edge, tile_edge):
+            for left in range(0, edge, tile_edge):
+                part = np.ascontiguousarray(tile[: edge - top, : edge - left])
+                writer.write(
+                    part, location=(left - 9000, top - 7000), plane={"C": 0, "T": 0, "Z": 0}, scene=0
+                )
 
 
 def anonymous_mib(pid: int) -> int:
@@ -99,3 +112,16 @@ def test_memory_does_not_grow_with_the_plane(blobs_model: Path, tmp_path: Path) 
     alone = tifffile.imread(tmp_path / "out" / "part.tif.labels.ome.tif")
     inside = (slice(100, 500), slice(100, 500))
     assert np.mean(alone[inside] == labels[1024 - 300 : 1024 + 300, :600][inside]) > 0.999
+
+
+@pytest.mark.timeout(600)
+def test_memory_does_not_grow_with_a_mosaic(blobs_model: Path, tmp_path: Path) -> None:
+    small, large = tmp_path / "small.czi", tmp_path / "large.czi"
+    write_mosaic(small, 512)
+    write_mosaic(large, EDGE)
+    base = peak_of_segmenting(small, blobs_model, tmp_path / "out")
+    peak = peak_of_segmenting(large, blobs_model, tmp_path / "out")
+    assert peak - base < MOST_GROWTH_MIB
+    labels = tifffile.imread(tmp_path / "out" / "large.czi.labels.ome.tif")
+    assert labels.shape == (EDGE, EDGE)
+    assert (labels.min(), labels.max()) == (1, 2)

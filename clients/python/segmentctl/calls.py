@@ -9,11 +9,12 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import grpc
 
+from segmentctl.access import Access
 from segmentctl.errors import translated
 
 Message = TypeVar("Message", covariant=True)
 
-_CHANNEL_OPTIONS = [
+_CHANNEL_OPTIONS: list[tuple[str, Any]] = [
     # a proxy of the lab's network must not come between a client and a daemon on the same bench
     ("grpc.enable_http_proxy", 0),
     # after a restart the daemon is back in seconds; gRPC by itself would wait up to two minutes
@@ -24,9 +25,9 @@ _CHANNEL_OPTIONS = [
 ]
 
 
-def open_channel(address: str) -> grpc.Channel:
+def open_channel(address: str, access: Access | None = None) -> grpc.Channel:
     """Open a channel to `HOST:PORT` or `unix:PATH`; nothing is sent before the first call."""
-    return grpc.insecure_channel(address, options=_CHANNEL_OPTIONS)
+    return (access or Access()).channel(address, _CHANNEL_OPTIONS)
 
 
 class Calls:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
 from segmentctl import upload
+from segmentctl.access import Access
 from segmentctl.assemble import Planes, UInt8Array, assemble
 from segmentctl.errors import translated
 from segmentctl.names import within
@@ -17,6 +18,8 @@ from segmentd.v1 import pixels_pb2, segmentation_service_pb2_grpc
 from segmentd.v1 import segmentation_service_pb2 as messages
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy.typing as npt
 
 Encoding = Literal["raw", "zstd"]
@@ -42,6 +45,13 @@ class Client(TrainingClient):
         `HOST:PORT`, or `unix:PATH` for a Unix socket.
     timeout : float
         Seconds that short calls may take.
+    token : str
+        Token to send; by default that of SEGMENTD_TOKEN or of the file SEGMENTD_TOKEN_FILE.
+    ca : Path or str
+        PEM file of the authorities that may vouch for the daemon, by default SEGMENTD_CA, else those that
+        gRPC comes with. TLS is used where this or a certificate is given, and always beyond this machine.
+    certificate, key : Path or str
+        PEM files of a client certificate; by default SEGMENTD_CERTIFICATE and SEGMENTD_KEY.
 
     Examples
     --------
@@ -50,8 +60,17 @@ class Client(TrainingClient):
     ...         print(result.segmentation.source_display, result.segmentation.mean_confidence)
     """
 
-    def __init__(self, address: str = DEFAULT_ADDRESS, *, timeout: float = 30.0) -> None:
-        super().__init__(address, timeout)
+    def __init__(
+        self,
+        address: str = DEFAULT_ADDRESS,
+        *,
+        timeout: float = 30.0,
+        token: str | None = None,
+        ca: Path | str | None = None,
+        certificate: Path | str | None = None,
+        key: Path | str | None = None,
+    ) -> None:
+        super().__init__(address, timeout, Access(token, ca, certificate, key))
         self._segmentations = segmentation_service_pb2_grpc.SegmentationServiceStub(self._channel)
         self._subscriptions: weakref.WeakSet[Subscription] = weakref.WeakSet()
 

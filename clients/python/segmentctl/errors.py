@@ -17,6 +17,31 @@ UNREACHABLE = "DAEMON_UNREACHABLE"
 """Reason of a `DaemonError` when nothing answers; the daemon itself never gives it."""
 
 
+_TOKEN_HINT = ". Give it with --token-file FILE, SEGMENTD_TOKEN_FILE, SEGMENTD_TOKEN or Client(token=...)."
+
+# What gRPC says of a handshake that failed, and what it means here.
+_HANDSHAKES = {
+    "CERTIFICATE_VERIFY_FAILED": (
+        "No authority that you trust vouches for the certificate of the server at {}. Give the daemon's: "
+        "--ca FILE or SEGMENTD_CA."
+    ),
+    "Hostname Verification": (
+        "The certificate of the server at {} is for another name. Use a name that is in the certificate."
+    ),
+    "is not in peer certificate": (
+        "The certificate of the server at {} is for another name. Use a name that is in the certificate."
+    ),
+    "WRONG_VERSION_NUMBER": (
+        "The server at {} does not use TLS. Leave --ca and --certificate, or "
+        "SEGMENTD_CA and SEGMENTD_CERTIFICATE, out."
+    ),
+    "failed to connect to all addresses; last error: UNAVAILABLE": (
+        "The server at {} closes the connection at once. If it uses TLS, give its authority: --ca FILE or "
+        "SEGMENTD_CA; if it asks for client certificates, one that it accepts: --certificate FILE --key FILE."
+    ),
+}
+
+
 class DaemonError(Exception):
     """The daemon refused or failed, or could not be reached.
 
@@ -70,7 +95,10 @@ def from_rpc_error(error: grpc.RpcError, address: str) -> DaemonError:
         return DaemonError("UNKNOWN", str(error))
     status = _status_of(error)
     if status is not None:
-        return from_status(status)
+        refused = from_status(status)
+        if refused.reason == "UNAUTHENTICATED":
+            refused.message += _TOKEN_HINT
+        return refused
     code = error.code()
     details = error.details() or "no details"
     if code is grpc.StatusCode.UNAVAILABLE:
@@ -111,6 +139,9 @@ def _code_name(number: int) -> str:
 
 
 def _unreachable(address: str, details: str) -> str:
+    for sign, meaning in _HANDSHAKES.items():
+        if sign in details and ("handshake" in details.lower() or details.endswith("Socket closed")):
+            return meaning.format(address)
     cause = details.rpartition(": ")[2]  # what comes before is gRPC's own bookkeeping
     if "[" not in cause:
         cause = cause.rstrip("]")  # that of the bookkeeping

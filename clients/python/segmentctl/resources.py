@@ -8,6 +8,7 @@ from typing import Self, Unpack
 
 from google.protobuf.field_mask_pb2 import FieldMask
 
+from segmentctl.access import Access
 from segmentctl.calls import Calls, open_channel
 from segmentctl.names import within
 from segmentctl.watch_fields import WatchChanges, WatchFields, as_message
@@ -28,9 +29,9 @@ _LOAD_SECONDS = 600.0
 class ResourceClient:
     """The part of `Client` that looks after the daemon, its models and its watches."""
 
-    def __init__(self, address: str, timeout: float) -> None:
+    def __init__(self, address: str, timeout: float, access: Access) -> None:
         self.address = address
-        self._channel = open_channel(address)
+        self._channel = open_channel(address, access)
         self._calls = Calls(address, timeout)
         self._server = server_service_pb2_grpc.ServerServiceStub(self._channel)
         self._models = model_service_pb2_grpc.ModelServiceStub(self._channel)

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segmentctl import transfer
+from segmentctl.access import Access
 from segmentctl.assemble import UInt8Array, assemble
 from segmentctl.errors import translated
 from segmentctl.models import ModelClient
@@ -28,8 +29,8 @@ Image = Path | str | PurePosixPath | npt.NDArray[np.generic]
 class TrainingImagesClient(ModelClient):
     """The part of `Client` that looks after the images and labels of trainings."""
 
-    def __init__(self, address: str, timeout: float) -> None:
-        super().__init__(address, timeout)
+    def __init__(self, address: str, timeout: float, access: Access) -> None:
+        super().__init__(address, timeout, access)
         self._trainings = training_service_pb2_grpc.TrainingServiceStub(self._channel)
 
     def add_training_image(

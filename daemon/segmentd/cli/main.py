@@ -7,7 +7,18 @@ from typing import Annotated
 import typer
 
 import segmentd
-from segmentd.cli import check_config, demo, doctor, exits, rebuild_journal, run, segment, train, verify
+from segmentd.cli import (
+    check_config,
+    demo,
+    doctor,
+    exits,
+    inspect_images,
+    rebuild_journal,
+    run,
+    segment,
+    train,
+    verify,
+)
 
 app = typer.Typer(
     name="segmentd",
@@ -21,6 +32,7 @@ app.command("run")(run.run)
 app.command("demo")(demo.demo)
 app.command("train")(train.train)
 app.command("segment")(segment.segment)
+app.command("inspect")(inspect_images.inspect)
 app.command("verify")(verify.verify)
 app.command("doctor")(doctor.doctor)
 app.command("check-config")(check_config.check_config)

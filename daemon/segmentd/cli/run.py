@@ -25,8 +25,9 @@ def run(
 ) -> None:
     """Run the daemon until Ctrl-C or SIGTERM: watch folders, segment, stream results.
 
-    Prints one line `READY address=HOST:PORT` on stdout when it serves. Without a configuration file it
-    listens on 127.0.0.1:50051, keeps its state in the user's data folder and watches nothing.
+    Prints one line `READY address=HOST:PORT` (or `unix:PATH`) on stdout when it serves. Without a
+    configuration file it listens on 127.0.0.1:50051, keeps its state in the user's data folder and
+    watches nothing.
     """
     # Nothing has begun: until the event loop listens to signals, one just ends the process.
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -61,11 +62,15 @@ def _end(number: int, frame: object) -> NoReturn:
 def _claim(settings: Settings) -> Claims:
     """Claim what belongs to one daemon only, before anything that takes time is begun."""
     from segmentd.process.claims import Claims, check_port_free
+    from segmentd.process.socket_file import check_socket_free
 
     server = settings.server
     claims = Claims()
     claims.claim(settings.journal.folder, subject="journal.folder").hold()
     for watch in settings.watch:
         claims.claim(watch.folder, watch.results_folder, subject=f"watch '{watch.id}'").hold()
-    check_port_free(server.host, server.port, server.listen)
+    if server.listen:
+        check_port_free(server.host, server.port, server.listen)
+    if server.unix_socket is not None:
+        check_socket_free(server.unix_socket)
     return claims

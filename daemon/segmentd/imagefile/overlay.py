@@ -8,12 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from segmentd.imagefile.colors import parse_color
+from segmentd.imagefile.stretch import shown_range, stretched
 from segmentd.records import ClassInfo
 
 _OPACITY = 0.45
 _OUTLINE_WEIGHT = 230  # of 256
 _MAX_EDGE = 4096
-_MAX_SAMPLES = 1_000_000
 _ROWS_AT_ONCE = 64  # so that what is computed between stays small and in cache
 
 
@@ -99,37 +99,18 @@ def _picture(pixels: npt.NDArray[np.generic], rgb: bool) -> npt.NDArray[np.uint8
     """Stretch channels (C, Y, X) to a picture (Y, X, 3)."""
     colored = rgb and pixels.shape[0] >= 3
     channels = pixels[:3] if colored else pixels
-    ranges = [_range(channels)] * 3 if colored else [_range(channel) for channel in channels]
+    ranges = [shown_range(channels)] * 3 if colored else [shown_range(channel) for channel in channels]
     picture = np.empty((*pixels.shape[1:], 3), np.uint8)
     for top in range(0, picture.shape[0], _ROWS_AT_ONCE):
         rows = slice(top, top + _ROWS_AT_ONCE)
         shown = np.stack(
-            [_stretch(channel[rows], *limits) for channel, limits in zip(channels, ranges, strict=True)]
+            [stretched(channel[rows], *limits) for channel, limits in zip(channels, ranges, strict=True)]
         )
         if colored:
             picture[rows] = np.moveaxis(shown, 0, -1)
         else:
             picture[rows] = shown.mean(axis=0, dtype=np.float32).astype(np.uint8)[..., np.newaxis]
     return picture
-
-
-def _range(pixels: npt.NDArray[np.generic]) -> tuple[float, float]:
-    """The 0.5 and 99.5 percentiles of a sample; without finite values an empty range."""
-    sample = pixels.ravel()[:: 1 + pixels.size // _MAX_SAMPLES].astype(np.float64)
-    sample = sample[np.isfinite(sample)]
-    if sample.size == 0:
-        return np.inf, np.inf
-    low, high = np.percentile(sample, (0.5, 99.5))
-    return float(low), float(high)
-
-
-def _stretch(pixels: npt.NDArray[np.generic], low: float, high: float) -> npt.NDArray[np.uint8]:
-    """Map `low` to `high` to 0..255."""
-    if low == np.inf:
-        return np.zeros(pixels.shape, np.uint8)
-    scaled = (pixels.astype(np.float32) - np.float32(low)) * np.float32(255 / max(high - low, 1e-6))
-    shown: npt.NDArray[np.float32] = np.nan_to_num(scaled, nan=0.0, posinf=255.0, neginf=0.0).clip(0, 255)
-    return shown.astype(np.uint8)
 
 
 def _tint(

@@ -14,9 +14,13 @@ import numpy.typing as npt
 
 from segmentd.errors import Reason, SegmentdError
 from segmentd.ingest import structure
+from segmentd.ingest.czi import CziImage
+from segmentd.ingest.czi_structure import CziSummary
+from segmentd.ingest.ole_structure import OleSummary
 from segmentd.ingest.raster import RasterImage
 from segmentd.ingest.tiff import TiffImage
 from segmentd.ingest.tiff_structure import TiffSummary
+from segmentd.ingest.txm import TxmImage
 from segmentd.ingest.verdict import BadStructureError
 from segmentd.records import PlaneIndex
 
@@ -24,7 +28,7 @@ BLOCK_BYTES = 4 << 20
 FIRST_PLANE_BYTES = 8 << 20
 
 Answer = tuple[Any, list[npt.NDArray[Any]]]
-Image = TiffImage | RasterImage
+Image = TiffImage | RasterImage | CziImage | TxmImage
 Key = tuple[int, int, int, int]
 T = TypeVar("T")
 
@@ -86,13 +90,19 @@ def _open(fd: int, name: str) -> Image:
         return _last[0][1]
     _last.clear()
     summary = _guarded(name, lambda: structure.examine(fd, name))
-    image: Image
-    if isinstance(summary, TiffSummary):
-        image = _guarded(name, lambda: TiffImage(fd, summary))
-    else:
-        image = RasterImage(fd, summary)
+    image = _guarded(name, lambda: _image(fd, summary))
     _last.append((key, image))
     return image
+
+
+def _image(fd: int, summary: structure.Summary) -> Image:
+    if isinstance(summary, TiffSummary):
+        return TiffImage(fd, summary)
+    if isinstance(summary, CziSummary):
+        return CziImage(fd, summary)
+    if isinstance(summary, OleSummary):
+        return TxmImage(fd)
+    return RasterImage(fd, summary)
 
 
 def _guarded(name: str, work: Callable[[], T]) -> T:
@@ -103,9 +113,9 @@ def _guarded(name: str, work: Callable[[], T]) -> T:
         raise SegmentdError(error.reason, f"{name} {error}", file=name) from error
     except (MemoryError, SegmentdError):
         raise
-    except OSError as error:
-        message = f"{name} cannot be read ({error.strerror}); check the disk or the share it is on"
-        raise SegmentdError(Reason.IMAGE_UNREADABLE, message, file=name) from error
     except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:  # else a library means the content
+            message = f"{name} cannot be read ({error.strerror}); check the disk or the share it is on"
+            raise SegmentdError(Reason.IMAGE_UNREADABLE, message, file=name) from error
         message = f"{name} cannot be decoded ({type(error).__name__}: {error}); save it again"
         raise SegmentdError(Reason.IMAGE_CORRUPT, message, file=name) from error

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable
 from fnmatch import translate
 
-IMAGE_SUFFIXES = (b".tif", b".tiff", b".btf", b".tf2", b".tf8", b".png", b".jpg", b".jpeg")
+IMAGE_SUFFIXES = tuple(b".tif .tiff .btf .tf2 .tf8 .png .jpg .jpeg .czi .txm .txrm .xrm".split())
 RESULT_SUFFIXES = (
     b".labels.ome.tif",
     b".confidence.ome.tif",

@@ -222,6 +222,10 @@ def _frame_info(value: Any, name: str) -> FrameInfo:
         if not all(type(size) is int and 0 < size < 2**31 for size in sizes.values()):
             raise ValueError(f"sizes {sizes}")
         channels = [str(channel) for channel in value["channel_names"]]
+        colors = [None if color is None else str(color) for color in value["channel_colors"]]
+        scenes = [(int(height), int(width)) for height, width in value["scene_sizes"]]
+        if len(colors) not in (0, len(channels)) or len(scenes) not in (0, sizes["scenes"]):
+            raise ValueError(f"{len(colors)} colours, {len(scenes)} sizes of scenes")
         lengths = {key: value["pixel_size"][key] for key in ("y_um", "x_um", "z_um")}
         info = FrameInfo(
             format=str(value["format"]),
@@ -229,6 +233,8 @@ def _frame_info(value: Any, name: str) -> FrameInfo:
             channel_names=tuple(channels),
             rgb=bool(value["rgb"]),
             pixel_size=PixelSize(**{key: None if um is None else float(um) for key, um in lengths.items()}),
+            channel_colors=tuple(colors),
+            scene_sizes=tuple(scenes),
             **sizes,
         )
     except (KeyError, TypeError, ValueError) as error:

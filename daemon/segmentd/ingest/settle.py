@@ -3,7 +3,8 @@
 A file is complete when its structure is closed (everything it refers to lies inside it) and either its
 writer was seen to close it, or it has not changed for `settle_seconds`. A file whose structure stays open
 for `give_up_seconds` without a change is given up; so long, too, is waited for a writer who is known to have
-the file open still (it may have been given its full size before its pixels). A file that changes starts anew.
+the file open still (it may have been given its full size before its pixels), and for one who announced
+changes in the file itself. A file that changes starts anew.
 
 Times are seconds of any clock that never goes back.
 """
@@ -139,10 +140,11 @@ class Settle:
             self.sighted(path, stamp, now)
             return None
         quiet_at, end_at = file.since + self._settle_seconds, file.since + self._give_up_seconds
-        complete_at = end_at if is_open else quiet_at
-        if structure.verdict is Verdict.CLOSED and (file.closed_at is not None or now >= complete_at):
+        complete_at = end_at if is_open or structure.announced_changes else quiet_at
+        closed_at = None if structure.announced_changes else file.closed_at
+        if structure.verdict is Verdict.CLOSED and (closed_at is not None or now >= complete_at):
             del self._files[path]
-            return Ready(path, stamp, now if file.closed_at is None else file.closed_at)
+            return Ready(path, stamp, now if closed_at is None else closed_at)
         if now < quiet_at:
             self._schedule(path, file, quiet_at)
         elif structure.fault is not None and (

@@ -6,6 +6,8 @@ import os
 
 from segmentd.errors import Reason, SegmentdError
 from segmentd.ingest import raster_structure, tiff_structure
+from segmentd.ingest.czi_structure import CZI_MAGIC, CziSummary, examine_czi
+from segmentd.ingest.ole_structure import OLE_MAGIC, OleSummary, examine_ole
 from segmentd.ingest.raster_structure import JpegSummary, PngSummary
 from segmentd.ingest.tiff_structure import TiffSummary
 from segmentd.ingest.verdict import (
@@ -23,17 +25,21 @@ PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 JPEG_MAGIC = b"\xff\xd8\xff"
 HEAD_BYTES = 16
 
-Summary = TiffSummary | PngSummary | JpegSummary
+MAGICS = (*TIFF_MAGICS, PNG_MAGIC, JPEG_MAGIC, CZI_MAGIC, OLE_MAGIC)
+
+Summary = TiffSummary | PngSummary | JpegSummary | CziSummary | OleSummary
 
 
 def check(fd: int, name: str) -> Structure:
     """Check a file through its descriptor; `name` is what messages call it."""
     try:
-        _examine(fd)
+        summary = _examine(fd)
     except StillOpenError as error:
         return still_open(error, name)
     except BadStructureError as error:
         return Structure(Verdict.BAD, _bad_fault(error, name))
+    if isinstance(summary, CziSummary) and summary.pending:
+        return Structure(Verdict.CLOSED, announced_changes=True)
     return CLOSED
 
 
@@ -71,13 +77,19 @@ def _examine(fd: int) -> Summary:
         return raster_structure.examine_png(fd, size)
     if head.startswith(JPEG_MAGIC):
         return raster_structure.examine_jpeg(fd, size)
+    if head.startswith(CZI_MAGIC):
+        return examine_czi(fd)
+    if head.startswith(OLE_MAGIC):
+        return examine_ole(fd, size)
     if not head:
         raise StillOpenError("it is empty")
     if not any(head):
         raise StillOpenError("its first bytes have not been written yet")
-    if any(magic.startswith(head) for magic in (*TIFF_MAGICS, PNG_MAGIC, JPEG_MAGIC)):
+    if any(magic.startswith(head) for magic in MAGICS):
         raise StillOpenError(f"it has {size} bytes only")
-    text = "is not an image that this installation reads; it reads TIFF, OME-TIFF, PNG and JPEG"
+    text = (
+        "is not an image that this installation reads; it reads TIFF, OME-TIFF, CZI, TXM, TXRM, PNG and JPEG"
+    )
     raise BadStructureError(Reason.IMAGE_UNSUPPORTED, text)
 
 

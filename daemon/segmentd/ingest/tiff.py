@@ -10,16 +10,15 @@ as stored: no palette applied, white-is-zero not inverted, orientation not appli
 
 from __future__ import annotations
 
-import io
 import logging
 import math
-import os
 from typing import IO, Any, cast
 
 import numpy as np
 import tifffile
 
 from segmentd.errors import Reason
+from segmentd.ingest.descriptor_file import DescriptorFile
 from segmentd.ingest.tiff_layout import AnyArray, SeriesLayout, layout_of, micromanager_layout
 from segmentd.ingest.tiff_metadata import channel_names, imagej_channel_names, pixel_size
 from segmentd.ingest.tiff_ome import OmeImage, OmeInfo, is_ome, parse_ome
@@ -43,56 +42,6 @@ ALPHA = (1, 2)
 DECODER_THREADS = 2
 
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what matters in its warnings is checked here
-
-
-class DescriptorFile(io.RawIOBase):
-    """A file that reads at offsets of a descriptor, which may be replaced by another one of the file."""
-
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
-        self._offset = 0
-        self._size = os.fstat(fd).st_size
-
-    def readable(self) -> bool:
-        """It can be read."""
-        return True
-
-    def seekable(self) -> bool:
-        """It can be positioned."""
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Set the position for the next read."""
-        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._offset, os.SEEK_END: self._size}[whence]
-        self._offset = max(0, start + offset)
-        return self._offset
-
-    def tell(self) -> int:
-        """Position of the next read."""
-        return self._offset
-
-    def readinto(self, buffer: Any) -> int:
-        """Fill the buffer as far as the file goes."""
-        view = memoryview(buffer).cast("B")
-        done = 0
-        while done < len(view):
-            count = os.preadv(self.fd, [view[done:]], self._offset)
-            if count == 0:
-                break
-            done += count
-            self._offset += count
-        return done
-
-    def read_at(self, offset: int, buffer: memoryview) -> int:
-        """Fill the buffer from `offset` on; returns how many bytes there were."""
-        self._offset = offset
-        return self.readinto(buffer)
-
-    def read(self, size: int = -1) -> bytes:
-        """Read `size` bytes, fewer only at the end of the file."""
-        left = max(0, self._size - self._offset)
-        data = bytearray(left if size < 0 else min(size, left))
-        return bytes(memoryview(data)[: self.readinto(data)])
 
 
 class TiffImage:
@@ -228,6 +177,7 @@ class TiffImage:
             size_z=size_z,
             scenes=len(self._scenes) * positions,
             rgb=rgb,
+            channel_colors=ome.channel_colors if ome and len(ome.channel_colors) == channels else (),
             pixel_size=pixel_size(self._tiff, self._page, ome),
         )
 

@@ -32,18 +32,20 @@ MICROMETRES = {
     "inch": 25400.0,
 }
 MAX_NAME_CHARACTERS = 200
+NO_COLOR = -1
 
 _DOCTYPE = re.compile(r"<!\s*(DOCTYPE|ENTITY)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class OmeImage:
-    """One image: name, number of planes, a name for each OME channel (None: it has none), pixel size."""
+    """One image: name, number of planes, names of OME channels (None: it has none), pixel size, colours."""
 
     name: str
     planes: int
     channel_names: tuple[str | None, ...]
     pixel_size: PixelSize
+    channel_colors: tuple[str | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +119,17 @@ def _own_file_name(root: ElementTree.Element) -> str | None:
 
 def _image(image: ElementTree.Element, pixels: ElementTree.Element) -> OmeImage:
     channels = tuple(clean(channel.get("Name") or "") or None for channel in _named(pixels, "Channel"))
+    colors = tuple(_color(channel.get("Color", "")) for channel in _named(pixels, "Channel"))
     sizes = (_micrometres(pixels, axis) for axis in "YXZ")
     counts = [_count(pixels, "SizeT"), _count(pixels, "SizeZ"), len(channels) or _count(pixels, "SizeC")]
-    return OmeImage(image.get("Name") or "", math.prod(counts), channels, PixelSize(*sizes))
+    return OmeImage(image.get("Name") or "", math.prod(counts), channels, PixelSize(*sizes), colors)
+
+
+def _color(text: str) -> str | None:
+    """Convert a colour, a signed number 0xRRGGBBAA, to #RRGGBB; white is what has no colour of its own."""
+    if not re.fullmatch(r"-?\d{1,10}", text) or int(text) == NO_COLOR:
+        return None
+    return f"#{(int(text) >> 8) & 0xFFFFFF:06X}"
 
 
 def _count(pixels: ElementTree.Element, name: str) -> int:

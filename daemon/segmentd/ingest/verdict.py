@@ -24,11 +24,14 @@ class Verdict(StrEnum):
 class Structure:
     """A verdict; `fault` is what to report if the file stays as it is, None when it is closed.
 
-    `open` means that the file may still be growing, `bad` that no growth will mend it.
+    `open` means that the file may still be growing, `bad` that no growth will mend it. With
+    `announced_changes` a closed file says of itself that its writer is not done; some writers never take that
+    back, so it is believed until the file was left alone for as long as one waits for open files.
     """
 
     verdict: Verdict
     fault: Fault | None = None
+    announced_changes: bool = False
 
 
 CLOSED = Structure(Verdict.CLOSED)

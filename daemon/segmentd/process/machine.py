@@ -27,7 +27,6 @@ EXTRAS = {
     "deep": ("deep features, TensorFlow models", ("tensorflow",)),
     "czi": ("CZI files", ("pylibCZIrw",)),
     "zarr": ("OME-Zarr", ("zarr",)),
-    "dask": ("planes spread over machines", ("dask",)),
     "napari": ("the napari plugin", ("napari",)),
 }
 

@@ -63,7 +63,17 @@ class Region:
 
 @dataclass(frozen=True, slots=True)
 class FrameInfo:
-    """What an image file holds, without pixels. Every plane has all channels."""
+    """What an image file holds, without pixels. Every plane has all channels.
+
+    Attributes
+    ----------
+    height, width : int
+        Of every plane: of the largest scene, where they differ.
+    channel_colors : tuple of str or None
+        `#RRGGBB` for each channel, None where the file does not say; empty where it says nothing.
+    scene_sizes : tuple of (int, int)
+        Height and width of each scene, where they differ: the rest of a plane, to the right and below, is 0.
+    """
 
     format: str
     pixel_type: PixelType
@@ -75,6 +85,8 @@ class FrameInfo:
     scenes: int = 1
     rgb: bool = False
     pixel_size: PixelSize = field(default_factory=PixelSize)
+    channel_colors: tuple[str | None, ...] = ()
+    scene_sizes: tuple[tuple[int, int], ...] = ()
 
     @property
     def channel_count(self) -> int:

@@ -16,6 +16,7 @@ from grpc_status import rpc_status
 from segmentd import telemetry
 from segmentd.errors import Reason, SegmentdError
 from segmentd.records import Fault
+from segmentd.rpc.handlers import Streaming, Unary, answers, wrapped
 
 DOMAIN = "segmentd"
 RETRY_SECONDS = 2
@@ -59,6 +60,8 @@ CODES: dict[Reason, grpc.StatusCode] = {
     Reason.CURSOR_EXPIRED: _Code.OUT_OF_RANGE,
     Reason.CURSOR_UNKNOWN: _Code.FAILED_PRECONDITION,
     Reason.SHUTTING_DOWN: _Code.UNAVAILABLE,
+    Reason.UNAUTHENTICATED: _Code.UNAUTHENTICATED,
+    Reason.NOT_ALLOWED: _Code.PERMISSION_DENIED,
     Reason.RESULTS_NOT_WRITABLE: _Code.FAILED_PRECONDITION,
     Reason.DISK_FULL: _Code.RESOURCE_EXHAUSTED,
     Reason.JOURNAL_DAMAGED: _Code.DATA_LOSS,
@@ -142,22 +145,10 @@ class FaultInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc,unused-
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
         handler: Any = await continuation(handler_call_details)
-        if handler is None:
-            return None
-        codec = (handler.request_deserializer, handler.response_serializer)
-        if handler.response_streaming:
-            make = (
-                grpc.stream_stream_rpc_method_handler
-                if handler.request_streaming
-                else grpc.unary_stream_rpc_method_handler
-            )
-            return make(_streaming(handler.stream_stream or handler.unary_stream), *codec)
-        if handler.request_streaming:
-            return grpc.stream_unary_rpc_method_handler(_unary(handler.stream_unary), *codec)
-        return grpc.unary_unary_rpc_method_handler(_unary(handler.unary_unary), *codec)
+        return wrapped(handler, _unary, _streaming)
 
 
-def _unary(behaviour: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, Any], Awaitable[Any]]:
+def _unary(behaviour: Unary) -> Unary:
     async def guarded(request: Any, context: Any) -> Any:
         try:
             return await behaviour(request, context)
@@ -169,12 +160,10 @@ def _unary(behaviour: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, An
     return guarded
 
 
-def _streaming(
-    behaviour: Callable[[Any, Any], AsyncIterator[Any]],
-) -> Callable[[Any, Any], AsyncIterator[Any]]:
+def _streaming(behaviour: Streaming) -> Streaming:
     async def guarded(request: Any, context: Any) -> AsyncIterator[Any]:
         try:
-            async for part in behaviour(request, context):
+            async for part in answers(behaviour, request, context):
                 yield part
         except (asyncio.CancelledError, grpc.aio.AbortError, GeneratorExit):
             raise

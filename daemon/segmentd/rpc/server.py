@@ -9,13 +9,15 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from segmentd.pipeline import Engine
-from segmentd.process.claims import port_taken
 from segmentd.results.feed import Feed
 from segmentd.results.journal import Journal
+from segmentd.rpc.access import AccessInterceptor, Gate
+from segmentd.rpc.entrances import Entrances, limits
 from segmentd.rpc.faults import FaultInterceptor
 from segmentd.rpc.model_service import ModelService
 from segmentd.rpc.segmentation_service import SegmentationService
 from segmentd.rpc.server_service import ServerService
+from segmentd.rpc.tokens import Tokens
 from segmentd.rpc.training_files import TrainingFiles
 from segmentd.rpc.training_service import TrainingService
 from segmentd.rpc.watch_service import WatchService
@@ -32,7 +34,6 @@ from segmentd.watches import Watches
 
 SERVICES = ("Model", "Watch", "Segmentation", "Server", "Training")
 SERVICE_NAMES = tuple(f"segmentd.v1.{name}Service" for name in SERVICES)
-_MIB = 1 << 20
 
 
 class _LostReceivers(logging.Filter):
@@ -55,7 +56,12 @@ class Server:
     engine, watches, journal, feed, trainings
         What the services serve.
     settings : ServerSettings
-        Largest message, folders that callers may name, whether clients may ask what services there are.
+        Ways in, who may call what, largest message, folders that callers may name, reflection.
+
+    Raises
+    ------
+    ConfigurationError
+        The certificate or the token file cannot be used.
     """
 
     def __init__(
@@ -68,15 +74,11 @@ class Server:
         settings: ServerSettings,
     ) -> None:
         logging.getLogger("grpc._cython.cygrpc").addFilter(_LOST_RECEIVERS)
+        self._entrances = Entrances(settings)
+        tokens = None if settings.token_file is None else Tokens(settings.token_file)
+        gate = Gate(tokens, settings.admin_over_network)
         self._grpc = grpc.aio.server(
-            interceptors=[FaultInterceptor()],
-            options=[
-                # Otherwise a second daemon would silently share the port.
-                ("grpc.so_reuseport", 0),
-                ("grpc.max_receive_message_length", settings.max_receive_mib * _MIB),
-                ("grpc.max_send_message_length", 16 * _MIB),
-                ("grpc.max_metadata_size", 8192),
-            ],
+            interceptors=[FaultInterceptor(), AccessInterceptor(gate)], options=limits(settings)
         )
         self._health = health.aio.HealthServicer()
         self._segmentations = segmentations = SegmentationService(engine, watches, journal, feed)
@@ -94,21 +96,17 @@ class Server:
             names = (*SERVICE_NAMES, health.SERVICE_NAME, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, self._grpc)
 
-    async def start(self, listen: str) -> str:
+    async def start(self) -> str:
         """Bind and serve; returns the address with the real port.
 
         Raises
         ------
         SegmentdError
-            LOCKED where the address is taken.
+            LOCKED where the address or the socket is taken.
         """
-        host, _, wanted = listen.rpartition(":")
-        try:
-            port = self._grpc.add_insecure_port(listen)
-        except RuntimeError as error:
-            raise port_taken(int(wanted), listen) from error
+        address = self._entrances.open(self._grpc)
         await self._grpc.start()
-        return f"{host}:{port}"
+        return address
 
     async def set_serving(self, serving: bool) -> None:
         """Tell health checks."""
@@ -136,3 +134,4 @@ class Server:
         """End: calls in work have `grace_seconds` to finish."""
         self._segmentations.close()
         await self._grpc.stop(grace_seconds)
+        self._entrances.close()

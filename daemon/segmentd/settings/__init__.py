@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from segmentd.settings.access import is_loopback
 from segmentd.settings.load import CONFIG_VARIABLE, Settings, load, parse
 from segmentd.settings.schema import (
     DeviceSettings,
@@ -22,6 +23,7 @@ __all__ = [
     "WatchSettings",
     "check_watch",
     "given_keys",
+    "is_loopback",
     "load",
     "parse",
 ]

@@ -13,6 +13,7 @@ from pydantic import Field
 from segmentd.errors import ConfigurationError
 from segmentd.records import WatchSpec
 from segmentd.settings import problems
+from segmentd.settings.access import contradictions
 from segmentd.settings.schema import (
     DeviceSettings,
     JournalSettings,
@@ -93,6 +94,7 @@ def parse(data: Mapping[str, Any], base: Path) -> Settings:
         if key not in Settings.model_fields
     ]
     server = read_table(ServerSettings, data.get("server", {}), "server", base, found)
+    found += contradictions(data.get("server"))
     device = read_table(DeviceSettings, data.get("device", {}), "device", base, found)
     models = read_table(ModelSettings, data.get("models", {}), "models", base, found)
     journal = read_table(JournalSettings, data.get("journal", {}), "journal", base, found)

@@ -48,17 +48,18 @@ class ServerSettings(Table):
     """`[server]`: where and how the API is offered."""
 
     listen: Listen = "127.0.0.1:50051"
-    """address of the API, HOST:PORT; with port 0 the system chooses one"""
-    unix_socket: Later = None
-    """socket file to listen on"""
-    tls_certificate: Later = None
-    """certificate of the server"""
-    tls_key: Later = None
-    """key of the certificate"""
-    client_ca: Later = None
-    """authority whose client certificates are accepted"""
-    token_file: Later = None
-    """file with the token that clients must send"""
+    """address of the API, HOST:PORT; with port 0 the system chooses one; beyond this machine, TLS and
+    token_file or client_ca are needed"""
+    unix_socket: AbsolutePath | None = None
+    """socket file to listen on too, mode 0660; with listen = "", it is the only way in"""
+    tls_certificate: AbsolutePath | None = None
+    """certificate of the server with those that vouch for it (PEM); with tls_key, TLS is on"""
+    tls_key: AbsolutePath | None = None
+    """key of the certificate (PEM, without a passphrase)"""
+    client_ca: AbsolutePath | None = None
+    """authorities (PEM): only clients with a certificate of theirs are let in"""
+    token_file: AbsolutePath | None = None
+    """file with the tokens that clients must send (TOML); made at the first start"""
     roots: Annotated[tuple[AbsolutePath, ...], Field(strict=False)] = ()
     """folders that watched folders must lie in; empty: any folder"""
     reflection: bool = False
@@ -66,8 +67,8 @@ class ServerSettings(Table):
     # A block of 1 MiB of pixels with its fields must fit.
     max_receive_mib: Annotated[int, Field(ge=2, le=1024)] = 4
     """largest message accepted, in MiB"""
-    admin_over_network: Off = False
-    """allow changes of models and watches from other machines"""
+    admin_over_network: bool = False
+    """allow changes of models, watches and trainings from other machines"""
     allow_shared_memory: Off = False
     """take pixels from shared memory of clients on this machine"""
 

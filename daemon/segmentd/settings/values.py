@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import os
 import re
@@ -91,22 +90,9 @@ def split_listen(listen: str) -> tuple[str, int]:
 
 
 def _check_listen(value: str) -> str:
-    host, _ = split_listen(value)
-    if not _is_loopback(host):
-        raise broken(
-            "must be a loopback address such as 127.0.0.1: a network address needs TLS and a token "
-            "or client certificates, and TLS is not supported in this version"
-        )
+    if value:
+        split_listen(value)
     return value
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:  # a name that may resolve to anything
-        return False
 
 
 def _make_absolute(value: Any, info: ValidationInfo) -> Path:

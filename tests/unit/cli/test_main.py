@@ -28,7 +28,7 @@ def test_check_config_shows_what_a_file_means(tmp_path: Path) -> None:
     assert ["threads", "3"] in rows
     assert ["results", f'"{tmp_path}/in/segmented"'] in rows
     assert ["give_up_seconds", "10.0"] in rows
-    assert "tls_key" not in result.stdout
+    assert "allow_shared_memory" not in result.stdout
 
 
 def test_check_config_tells_every_fault_on_stderr(

@@ -27,15 +27,27 @@ FAULTS = [
     (
         '[server]\nlisten = "0.0.0.0:50051"',
         'server.listen = "0.0.0.0:50051": must be a loopback address such as 127.0.0.1: a network address '
-        "needs TLS and a token or client certificates, and TLS is not supported in this version",
+        "needs TLS and a token or client certificates; "
+        "give tls_certificate and tls_key, and token_file or client_ca",
     ),
     (
-        '[server]\ntls_key = "key.pem"',
-        'server.tls_key = "key.pem": not supported in this version; leave it out',
+        '[server]\nlisten = "[::]:0"\ntls_certificate = "/c"\ntls_key = "/k"',
+        'server.listen = "[::]:0": must be a loopback address such as 127.0.0.1: a network address '
+        "needs TLS and a token or client certificates; give token_file or client_ca",
     ),
     (
-        "[server]\nadmin_over_network = true",
-        "server.admin_over_network = true: not supported in this version; must be false",
+        '[server]\nlisten = "microscope:0"\ntoken_file = "/t"',
+        'server.listen = "microscope:0": must be a loopback address such as 127.0.0.1: a network address '
+        "needs TLS and a token or client certificates; give tls_certificate and tls_key",
+    ),
+    ('[server]\nlisten = ""', 'server.listen = "": must be HOST:PORT where there is no unix_socket'),
+    (
+        '[server]\nclient_ca = "/ca"',
+        'server.client_ca = "/ca": needs tls_certificate and tls_key too',
+    ),
+    (
+        '[server]\ntls_key = "/key.pem"',
+        'server.tls_key = "/key.pem": needs tls_certificate too',
     ),
     ("[server]\nmax_receive_mib = 1", "server.max_receive_mib = 1: must be >= 2"),
     ("[server]\nmax_receive_mib = 4.5", "server.max_receive_mib = 4.5: must be a whole number"),
@@ -140,9 +152,12 @@ def test_an_id_is_a_slug(tmp_path: Path, name: str) -> None:
 
 
 def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
-    text = '[device]\nprefer = "x"\nthreads = 0\n[journal]\nfolder = 1\n' + WATCH + "tile = 1\n" + WATCH * 2
+    text = '[server]\nlisten = "0.0.0.0:1"\nx = 1\n'
+    text += '[device]\nprefer = "x"\nthreads = 0\n[journal]\nfolder = 1\n' + WATCH + "tile = 1\n" + WATCH * 2
     keys = [problem.partition(" = ")[0] for problem in problems_of(tmp_path, text)]
     assert keys == [
+        "server.x",
+        "server.listen",
         "device.prefer",
         "device.threads",
         "journal.folder",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from segmentctl.cli import (
     batch,
+    here,
     min_confidence,
     model_border,
     model_changes,
@@ -18,6 +20,7 @@ from segmentctl.cli import (
     train,
     watch,
 )
+from segmentctl.cli.connection import Connection
 
 app = typer.Typer(
     name="segmentctl",
@@ -38,8 +41,25 @@ def _common(
             help="Where the daemon listens: HOST:PORT, or unix:PATH for a Unix socket.",
         ),
     ] = "127.0.0.1:50051",
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="SEGMENTD_TOKEN_FILE",
+            help="File with the token to send, or the daemon's own; SEGMENTD_TOKEN can hold a token.",
+        ),
+    ] = None,
+    ca: Annotated[
+        Path | None,
+        typer.Option(envvar="SEGMENTD_CA", help="Authority of the daemon's certificate (PEM); turns TLS on."),
+    ] = None,
+    certificate: Annotated[
+        Path | None, typer.Option(envvar="SEGMENTD_CERTIFICATE", help="Client certificate (PEM).")
+    ] = None,
+    key: Annotated[
+        Path | None, typer.Option(envvar="SEGMENTD_KEY", help="Key of the client certificate (PEM).")
+    ] = None,
 ) -> None:
-    context.obj = address
+    context.obj = Connection(address, token_file, ca, certificate, key)
 
 
 app.command("status")(status.status)
@@ -52,6 +72,7 @@ app.command("tail")(tail.tail)
 app.command("submit")(submit.submit)
 app.command("batch")(batch.batch)
 app.command("min-confidence")(min_confidence.min_confidence)
+here.add_to(app)
 
 
 def main() -> None:

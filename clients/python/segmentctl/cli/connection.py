@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import typer
@@ -12,14 +14,28 @@ if TYPE_CHECKING:
     from segmentctl.client import Client
 
 
+@dataclass(frozen=True)
+class Connection:
+    """Where the daemon is and how to get in, as the command line says."""
+
+    address: str
+    token_file: Path | None = None
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+
+
 @contextmanager
 def connected(context: typer.Context) -> Iterator[Client]:
-    """Open a client at the address of the command line; faults end the command with exit code 1."""
+    """Open a client as the command line says; faults end the command with exit code 1."""
+    from segmentctl.access import read_token
     from segmentctl.client import Client
     from segmentctl.errors import DaemonError
 
+    to: Connection = context.obj
     try:
-        with Client(context.obj) as client:
+        token = read_token(to.token_file) if to.token_file else None
+        with Client(to.address, token=token, ca=to.ca, certificate=to.certificate, key=to.key) as client:
             yield client
     except DaemonError as error:
         fail(error.message)
