@@ -83,8 +83,11 @@ class MdaBridge:
         channels: set[str] | None = None,
         **options: Any,
     ) -> None:
-        self.events: Any = result_signals() if on_result is None else None
-        self._on_result = on_result or self.events.segmented.emit
+        self.events: Any = None
+        if on_result is None:
+            self.events = result_signals()
+            on_result = self.events.segmented.emit
+        self._on_result = on_result
         self._on_failure, self._on_pace = on_failure, on_pace
         self._channels = channels
         self._needed = client.model(model).channel_count  # a wrong name is said before anything runs

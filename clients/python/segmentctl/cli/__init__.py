@@ -19,6 +19,7 @@ from segmentctl.cli import (
     tail,
     train,
     watch,
+    zen_bridge,
 )
 from segmentctl.cli.connection import Connection
 
@@ -71,6 +72,7 @@ app.add_typer(watch.app, name="watch")
 app.command("tail")(tail.tail)
 app.command("submit")(submit.submit)
 app.command("batch")(batch.batch)
+app.command("zen-bridge")(zen_bridge.zen_bridge)
 app.command("min-confidence")(min_confidence.min_confidence)
 here.add_to(app)
 
