@@ -1,4 +1,4 @@
-"""Messages of ZEN to planes: parts in any order, colours, channels, and messages that contradict themselves."""
+"""Messages of ZEN to planes: parts in any order, colours, channels, messages that contradict themselves."""
 
 from __future__ import annotations
 
