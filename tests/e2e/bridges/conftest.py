@@ -13,6 +13,7 @@ import tifffile
 
 from segmentctl import Client
 from segmentd.compute.features import FeatureSet, compute_features, feature_names, feature_sets
+from segmentd.imagefile import default_color
 from segmentd.models import bundle, training
 from segmentd.records import ClassInfo, PixelType
 
@@ -73,7 +74,7 @@ def teach(models: Path, name: str, data: Path, classes: list[str], image: str) -
         CARD,
         id=name,
         display_name=name,
-        classes=tuple(ClassInfo(value, text, "#FF0000") for value, text in enumerate(classes, 1)),
+        classes=tuple(ClassInfo(value, text, default_color(value)) for value, text in enumerate(classes, 1)),
         channel_count=len(channels),
         channels=channels,
         pixel_type=PixelType.UINT16,
