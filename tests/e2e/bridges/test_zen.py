@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from segmentctl.bridges.zen.stream import ZenConnection, ZenError
 from segmentctl.cli import app
 
 from ..certificates import Authority
-from ..daemon import DaemonProcess
+from ..daemon import DaemonProcess, wait_until
 from .fake_zen import TOKEN, FakeZen, Step, gap, message, mosaic
 
 pytestmark = pytest.mark.e2e
@@ -172,6 +174,45 @@ def test_the_command_saves_masks(
             assert 'PhysicalSizeX="0.5"' in str(file.ome_metadata)
         assert np.array_equal(pixels, expected[0])
         assert np.array_equal(tifffile.imread(confidence), expected[1])
+
+
+def test_a_daemon_that_falls_behind_is_told(client: Client, nuclei: Image, play: Play) -> None:
+    _, connection = play([message(nuclei[:512, :512], t, t=t) for t in range(30)])
+    results: list[FrameResult] = []
+    paces: list[tuple[bool, Counts]] = []
+
+    def slowly(result: FrameResult) -> None:
+        wait_until(lambda: bridge.counts.received == 30, "all frames have come")
+        results.append(result)
+
+    options: dict[str, Any] = {"capacity": 1, "workers": 1, "on_pace": lambda *pace: paces.append(pace)}
+    with ZenBridge(connection, client, "nuclei", slowly, **options) as bridge:
+        bridge.run(count=30)
+        assert bridge.counts == Counts(received=30, segmented=2, dropped=28)
+        assert bridge.lost == 28
+    assert [behind for behind, _ in paces] == [True, False]
+    assert results[-1].frame.name == "s0_m0_t29_z0", "the newest frame is kept"
+
+
+@pytest.mark.slow
+def test_twenty_frames_a_second_fit_on_two_cores(
+    client: Client, daemon: DaemonProcess, nuclei: Image, play: Play
+) -> None:
+    count = 100
+    _, connection = play([message(nuclei[:512, :512], t, t=t) for t in range(count)])
+    client.segment(nuclei[:512, :512], "nuclei")  # the model is loaded
+    before = cpu_seconds(daemon.pid) + time.process_time()
+    with ZenBridge(connection, client, "nuclei", lambda result: None, when_full="wait") as bridge:
+        bridge.run(count=count)
+        assert bridge.counts == Counts(received=count, segmented=count)
+    used = cpu_seconds(daemon.pid) + time.process_time() - before
+    print(f"{1000 * used / count:.1f} ms of CPU for a frame: bridge, daemon and the fake ZEN")
+    assert used / count < 2 / 20
+
+
+def cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def test_the_command_wants_a_token(daemon: DaemonProcess, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -100,3 +100,45 @@ def test_frames_whose_size_changes_are_refused() -> None:
     two.add(message(picture(1), c=0))
     with pytest.raises(BadFrameError, match="different sizes"):
         two.add(message(picture(1, (4, 8)), c=1))
+
+
+def test_names_and_numbers_are_those_that_travel() -> None:
+    file = zen.DESCRIPTOR
+    assert file.package == "zen_api.acquisition.v1beta"
+    (service,) = file.services_by_name.values()
+    assert service.name == "ExperimentStreamingService"
+    assert [method.name for method in service.methods] == ["MonitorExperiment", "MonitorAllExperiments"]
+    numbers = {
+        name: {field.name: field.number for field in message.fields}
+        for name, message in file.message_types_by_name.items()
+    }
+    one, every = [f"ExperimentStreamingServiceMonitor{what}" for what in ("Experiment", "AllExperiments")]
+    assert numbers == {
+        f"{one}Request": {"experiment_id": 1, "channel_index": 2, "enable_raw_data": 3},
+        f"{one}Response": {"frame_data": 1},
+        f"{every}Request": {"channel_index": 1, "enable_raw_data": 2},
+        f"{every}Response": {"frame_data": 1},
+        "FrameData": {
+            "experiment_id": 1,
+            "frame_number": 2,
+            "frame_position": 3,
+            "frame_size": 4,
+            "frame_stage_position": 5,
+            "scaling": 6,
+            "pixel_data": 7,
+        },
+        "FramePosition": {axis: number for number, axis in enumerate("xyztsmch", 1)},
+        "FrameStagePosition": {"x": 1, "y": 2, "z": 3},
+        "Scaling": {"x": 1, "y": 2},
+        "FramePixelData": {"start_position": 1, "size": 2, "pixel_type": 3, "raw_data": 4},
+        "IntSize": {"width": 1, "height": 2},
+        "IntPoint": {"x": 1, "y": 2},
+    }
+    values = {value.name: value.number for value in file.enum_types_by_name["PixelType"].values}
+    assert {name.rpartition("_")[2]: number for name, number in values.items()} == {
+        "UNSPECIFIED": 0,
+        "GRAY8": 1,
+        "GRAY16": 2,
+        "BGR24": 4,
+        "BGR48": 5,
+    }
