@@ -1,5 +1,8 @@
 """Compile the proto files to the Python stubs `segmentd.v1` (hatch build hook, and by hand).
 
+Beside our own API there are the few messages of others' that a bridge of the client speaks; their proto files
+lie beside the bridge.
+
 The stubs are made whenever the package is built or installed, editable or not, and never committed:
 they cannot drift from the proto files. After a change of a proto file run `pip install -e .` again,
 or `python proto/build.py` where the packages of `build-system.requires` are installed.
@@ -21,11 +24,14 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 PROTO_FOLDER = Path(__file__).resolve().parent
 PACKAGE_FOLDER = PROTO_FOLDER.parent / "daemon"
+CLIENT_FOLDER = PROTO_FOLDER.parent / "clients" / "python"
 STUB_SUFFIXES = ("_pb2.py", "_pb2.pyi", "_pb2_grpc.py")
 
 
-def compile_protos(proto_folder: Path = PROTO_FOLDER, package_folder: Path = PACKAGE_FOLDER) -> list[Path]:
-    """Compile `proto_folder/segmentd/**/*.proto` into the packages under `package_folder`.
+def compile_protos(
+    proto_folder: Path = PROTO_FOLDER, package_folder: Path = PACKAGE_FOLDER, package: str = "segmentd"
+) -> list[Path]:
+    """Compile `proto_folder/package/**/*.proto` into the packages under `package_folder`.
 
     The path of a proto file is the path of its module: `segmentd/v1/model.proto` becomes
     `segmentd/v1/model_pb2.py`. Stubs of proto files that are gone are removed.
@@ -40,12 +46,12 @@ def compile_protos(proto_folder: Path = PROTO_FOLDER, package_folder: Path = PAC
     RuntimeError
         If the compiler refuses a file; it has printed file, line and cause on stderr.
     """
-    protos = sorted((proto_folder / "segmentd").rglob("*.proto"))
+    protos = sorted((proto_folder / package).rglob("*.proto"))
     if protos:
         _run_compiler(protos, proto_folder, package_folder)
     stems = [package_folder / proto.relative_to(proto_folder).with_suffix("") for proto in protos]
     wanted = {stem.with_name(stem.name + suffix) for stem in stems for suffix in STUB_SUFFIXES}
-    for stub in (package_folder / "segmentd").rglob("*_pb2*"):
+    for stub in (package_folder / package).rglob("*_pb2*"):
         if stub.name.endswith(STUB_SUFFIXES) and stub not in wanted:
             stub.unlink()
     return protos
@@ -81,8 +87,10 @@ class StubBuildHook(BuildHookInterface):  # type: ignore[type-arg]
         """Make the stubs; `artifacts` of the wheel target takes them in although git ignores them."""
         root = Path(self.root)
         compile_protos(root / "proto", root / "daemon")
+        client = root / "clients" / "python"
+        compile_protos(client, client, "segmentctl")
 
 
 if __name__ == "__main__":
-    for compiled in compile_protos():
-        sys.stdout.write(f"{compiled.relative_to(PROTO_FOLDER)}\n")
+    for compiled in [*compile_protos(), *compile_protos(CLIENT_FOLDER, CLIENT_FOLDER, "segmentctl")]:
+        sys.stdout.write(f"{compiled.relative_to(PROTO_FOLDER.parent)}\n")

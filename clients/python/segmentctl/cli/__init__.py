@@ -20,6 +20,7 @@ from segmentctl.cli import (
     top,
     train,
     watch,
+    zen_bridge,
 )
 from segmentctl.cli.connection import Connection
 
@@ -73,6 +74,7 @@ app.command("tail")(tail.tail)
 app.command("top")(top.top)
 app.command("submit")(submit.submit)
 app.command("batch")(batch.batch)
+app.command("zen-bridge")(zen_bridge.zen_bridge)
 app.command("min-confidence")(min_confidence.min_confidence)
 here.add_to(app)
 

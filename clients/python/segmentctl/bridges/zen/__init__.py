@@ -1,0 +1,1 @@
+"""ZEN: its pixel stream goes through segmentd while an experiment runs."""
