@@ -233,7 +233,7 @@ class Pipeline:
             if renamed is not None:
                 outcome, records = renamed
                 return outcome, [self._about(found, record, outcome.version) for record in records]
-            target = Target(spec.results, found.relative, spec.outputs, spec.with_image)
+            target = Target.of(spec, found.relative)
             lane, recent = self._engine.lane, self._feed.recent
             records = segment_image(image, lease, lane, spec.options, target, recent=recent, turn=turn)
         outcome = ImageOutcome(

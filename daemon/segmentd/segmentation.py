@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +28,15 @@ from segmentd.errors import Reason, SegmentdError
 from segmentd.ingest.readers import OpenImage
 from segmentd.models.fit import check_pixel_size, used_channels
 from segmentd.models.registry import Lease
-from segmentd.records import ModelCard, PlaneIndex, Segmentation, SegmentationState, SegmentOptions
+from segmentd.records import (
+    ModelCard,
+    PlaneIndex,
+    ResultForm,
+    Segmentation,
+    SegmentationState,
+    SegmentOptions,
+    WatchSpec,
+)
 from segmentd.results.recent import FreshPlane, RecentPlanes
 from segmentd.results.store import ResultWriter
 
@@ -45,13 +54,22 @@ Report = Callable[[PlaneIndex], None]
 class Target:
     """Where the results of an image go: folder, the input's path below its own folder, what to write.
 
-    `with_image` puts the image's channels in front of those of the classes.
+    `with_image` puts the image's channels in front of those of the classes, `form` is how files are written,
+    `image` is where the image lies.
     """
 
     folder: Path
     source: bytes
     outputs: Sequence[str]
     with_image: bool = False
+    form: ResultForm = field(default_factory=ResultForm)
+    image: Path | None = None
+
+    @classmethod
+    def of(cls, spec: WatchSpec, relative: bytes) -> Self:
+        """Say where the results of an image of a watch go."""
+        path = spec.folder / os.fsdecode(relative)
+        return cls(spec.results, relative, spec.outputs, spec.with_image, spec.form, path)
 
 
 def segment_image(
@@ -207,6 +225,8 @@ def _writer(
         card.digest,
         image_channels=1 if first.image is None else len(first.image),
         with_image=target.with_image,
+        form=target.form,
+        image=target.image,
     )
 
 

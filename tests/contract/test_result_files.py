@@ -15,7 +15,7 @@ import pytest
 import tifffile
 
 from segmentd.imagefile import OmeChannel, OmeImage, OmeTiffWriter, ome_color, ometiff
-from segmentd.records import ClassInfo, FrameInfo, PixelSize, PixelType
+from segmentd.records import ClassInfo, FrameInfo, PixelSize, PixelType, ResultForm
 from segmentd.results.store import ResultFile, ResultWriter
 
 NAMESPACE = {"ome": "http://www.openmicroscopy.org/Schemas/OME/2016-06"}
@@ -115,7 +115,7 @@ def write_in_bands(folder: Path, shape: tuple[int, int], heights: Sequence[int])
     confidence = np.random.default_rng(1).integers(50, 101, (2, *shape), np.uint8)
     pixels = np.random.default_rng(2).integers(0, 256, (2, 2, *shape), np.uint8)
     ends = list(itertools.accumulate(heights))
-    outputs = ("labels", "confidence", "classes", "overlay")
+    outputs = ("labels", "confidence", "classes", "overlay", "thumbnail")
     with ResultWriter(folder, b"a.tif", outputs, frame, CLASSES, "ab") as writer:
         for z, index in enumerate(frame.planes()):
             for y, end in zip((0, *ends), ends, strict=False):
@@ -136,9 +136,51 @@ def test_files_do_not_depend_on_how_a_plane_is_cut_into_bands(
     tmp_path: Path, shape: tuple[int, int], cuts: Sequence[Sequence[int]]
 ) -> None:
     whole = write_in_bands(tmp_path, shape, [shape[0]])
-    assert set(whole) == {"labels", "confidence", "classes", "overlay"}
+    assert set(whole) == {"labels", "confidence", "classes", "overlay", "thumbnail"}
     for heights in cuts:
         assert write_in_bands(tmp_path, shape, heights) == whole
+
+
+@pytest.mark.parametrize(("shape", "levels"), [((4096, 300), 1), ((4097, 301), 4)])
+def test_large_planes_have_smaller_levels(tmp_path: Path, shape: tuple[int, int], levels: int) -> None:
+    y, x = np.indices(shape)
+    labels = (1 + (y // 600 + x // 70) % 2).astype(np.uint8)
+    confidence = (y % 2 * 10 + x % 2 * 80).astype(np.uint8)
+    frame = FrameInfo("TIFF", PixelType.UINT8, *shape, ("a",), size_z=2, pixel_size=PixelSize(0.5, 0.25))
+    outputs = ("labels", "confidence", "classes")
+    with ResultWriter(tmp_path, b"a.tif", outputs, frame, CLASSES, "ab") as writer:
+        for z, index in enumerate(frame.planes()):
+            writer.write_plane(index, labels if z == 0 else 3 - labels, confidence, labels[np.newaxis])
+        files = writer.commit()
+    for kind, file in files.items():
+        with tifffile.TiffFile(file.path) as tiff:
+            assert len(tiff.pages) == (4 if kind == "classes" else 2)
+            series = tiff.series[0]
+            assert len(series.levels) == levels
+            for number, level in enumerate(series.levels):
+                assert level.shape[-2:] == tuple(-(-edge // 2**number) for edge in shape)
+                assert level.keyframe.resolution == (40_000 / 2**number, 20_000 / 2**number)
+            smallest = series.levels[-1].asarray()
+        if kind == "confidence" and levels > 1:
+            assert (smallest[:, :-1, :-1] == 45).all()
+        if kind == "labels":
+            np.testing.assert_array_equal(smallest[0], 3 - smallest[1])
+            assert set(np.unique(smallest)) == {1, 2}
+            step = 2 ** (levels - 1)
+            assert np.mean(smallest[0] == labels[::step, ::step]) > 0.9
+        if kind == "classes":
+            assert set(np.unique(smallest)) == {0, 255}
+
+
+def test_files_can_be_zstd(tmp_path: Path) -> None:
+    form = ResultForm(compression="zstd")
+    frame = FrameInfo("TIFF", PixelType.UINT8, 300, 270, ("grey",))
+    with ResultWriter(tmp_path, b"a.tif", ("labels",), frame, CLASSES, "ab", form=form) as writer:
+        writer.write_plane(next(frame.planes()), LABELS[0, 0], LABELS[0, 0], LABELS[:1, 0])
+        path = writer.commit()["labels"].path
+    with tifffile.TiffFile(path) as tiff:
+        assert tiff.pages[0].compression == tifffile.COMPRESSION.ZSTD
+        np.testing.assert_array_equal(tiff.asarray(), LABELS[0, 0])
 
 
 def peak_while_writing(folder: Path, frame: FrameInfo, outputs: Sequence[str]) -> int:

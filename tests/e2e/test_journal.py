@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+import zarr
 
 from segmentctl import Result
 from segmentctl.client import Client
@@ -38,10 +39,11 @@ def told(found: list[Result]) -> list[tuple[str, str, int]]:
     ]
 
 
+@pytest.mark.parametrize("container", ["ome-tiff", pytest.param("ome-zarr", marks=pytest.mark.slow)])
 def test_renames_and_versions_are_told_and_a_lost_journal_is_rebuilt(
-    place: Callable[..., DaemonProcess],
+    place: Callable[..., DaemonProcess], container: str
 ) -> None:
-    daemon = place()
+    daemon = place(results_format=container)
     write_blobs(daemon.hot / "a.tif", 1)
     with daemon.start(), daemon.client() as client:
         results(client, 1)
@@ -62,12 +64,16 @@ def test_renames_and_versions_are_told_and_a_lost_journal_is_rebuilt(
         first, _, second, renamed = found
         assert first.labels is None, "the second version has taken the place of its files"
         assert first.error is not None and first.error.reason == "RESULT_UNAVAILABLE"
-        np.testing.assert_array_equal(
-            second.labels, tifffile.imread(second.segmentation.files["labels"].local_path)
+        path = second.segmentation.files["labels"].local_path
+        written = (
+            tifffile.imread(path) if container == "ome-tiff" else zarr.open_group(path, mode="r")["0"][:]
         )
+        np.testing.assert_array_equal(second.labels, written)
         assert (renamed.labels, renamed.segmentation.renamed_from_display) == (None, "b.tif")
         kept = renamed.segmentation.files["labels"]
-        assert Path(kept.local_path).name == "c.tif.labels.ome.tif"
+        assert Path(kept.local_path).name == "c.tif.labels." + container.replace("-", ".").replace(
+            "tiff", "tif"
+        )
         assert kept.digest == first.segmentation.files["labels"].digest
         assert client.watch("hot").done_count == 2
         daemon.stop()

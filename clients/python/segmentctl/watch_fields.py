@@ -25,6 +25,8 @@ class WatchFields(TypedDict, total=False):
     results: str | bytes | os.PathLike[str] | None
     outputs: list[str] | None
     with_image: bool | None
+    results_format: str | None
+    compression: str | None
     settle_seconds: float | None
     give_up_seconds: float | None
     poll: str | None
@@ -84,6 +86,8 @@ _FIELDS: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
     "results": ("results_folder", os.fsencode),
     "outputs": ("outputs", _same),
     "with_image": ("with_image", _same),
+    "results_format": ("results_format", _same),
+    "compression": ("compression", _same),
     "settle_seconds": ("settle_duration", _duration),
     "give_up_seconds": ("give_up_duration", _duration),
     "poll": ("poll", _same),

@@ -67,6 +67,18 @@ def segment(
     overlay: Annotated[
         bool, typer.Option("--overlay", help="Also write a PNG of classes over image.")
     ] = False,
+    thumbnail: Annotated[
+        bool, typer.Option("--thumbnail", help="Also write that picture small, at most 512 pixels.")
+    ] = False,
+    compression: Annotated[
+        str | None,
+        typer.Option(
+            help="deflate (any reader) or zstd (smaller). Default: deflate in OME-TIFF, zstd in OME-Zarr."
+        ),
+    ] = None,
+    results_format: Annotated[
+        str, typer.Option(help="ome-tiff, or ome-zarr (a folder for each result; needs the extra zarr).")
+    ] = "ome-tiff",
     pixel_size_tolerance: Annotated[
         float | None,
         typer.Option(
@@ -85,7 +97,7 @@ def segment(
         ),
     ] = None,
 ) -> None:
-    """Segment images with a model: writes labels and confidence of each as OME-TIFF.
+    """Segment images with a model: writes labels and confidence of each as OME-TIFF or OME-Zarr.
 
     An image that fails is reported and does not stop the rest; the exit code is 1 then.
     """
@@ -105,9 +117,14 @@ def segment(
             "confidence": confidence,
             "pixel_size_tolerance": pixel_size_tolerance,
         }
-        outputs = FORMATS[format] + (("overlay",) if overlay else ())
+        exits.require_choice("--results-format", results_format, ("ome-tiff", "ome-zarr"))
+        if compression is not None:
+            exits.require_choice("--compression", compression, ("deflate", "zstd"))
+        pictures = {"overlay": overlay, "thumbnail": thumbnail}
+        outputs = (*FORMATS[format], *(kind for kind, wanted in pictures.items() if wanted))
         device = (threads, "", vgg19_weights)
-        failed = _segment(images, model, out, models, how, device, outputs, with_image, keep_paths)
+        form = (with_image, compression, results_format)
+        failed = _segment(images, model, out, models, how, device, outputs, form, keep_paths)
     if failed:
         raise typer.Exit(exits.ExitCode.FAILED)
 
@@ -120,7 +137,7 @@ def _segment(
     how: dict[str, Any],
     device: tuple[int | None, str, Path | None],
     outputs: tuple[str, ...],
-    with_image: bool,
+    written: tuple[bool, str | None, str],
     keep_paths: bool,
 ) -> int:
     from segmentd.cli import show
@@ -128,10 +145,11 @@ def _segment(
     from segmentd.engine.lane import CpuLane
     from segmentd.errors import SegmentdError
     from segmentd.models.registry import Lease
-    from segmentd.records import SegmentOptions
+    from segmentd.records import ResultForm, SegmentOptions
     from segmentd.segmentation import Target
     from segmentd.workers import WorkerPool
 
+    with_image, compression, container = written
     inputs = named_inputs(images, keep_paths)
     path = find_model(model, models)
     rows: list[list[str]] = []
@@ -141,7 +159,8 @@ def _segment(
         lease = Lease(path, lane.load(path))
         for number, (image, relative) in enumerate(inputs):
             step(number, image.name)
-            target = Target(out, relative, outputs, with_image)
+            form = ResultForm(compression, container)
+            target = Target(out, relative, outputs, with_image, form, image.absolute())
             try:
                 records = _one(image, lease, lane, SegmentOptions(**how), target, pool)
             except SegmentdError as error:

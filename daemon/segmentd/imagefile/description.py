@@ -30,13 +30,17 @@ class Description:
 
 
 def read_description(path: Path) -> Description:
-    """Read what a file written by `OmeTiffWriter` holds and what it was made from.
+    """Read what a result written by `OmeTiffWriter` or `OmeZarrWriter` holds and what it was made from.
 
     Raises
     ------
     SegmentdError
         RESULT_UNAVAILABLE where it is not such a file.
     """
+    if path.is_dir():
+        from segmentd.imagefile.omezarr_reading import read_zarr_description
+
+        return read_zarr_description(path)
     import tifffile
 
     try:

@@ -1,15 +1,12 @@
-"""Streaming OME-TIFF output: 256 rows after 256 rows, tiled, deflate, the same bytes for the same input.
+"""Streaming OME-TIFF output: 256 rows after 256 rows, tiled, compressed, the same bytes for the same input.
 
-Deflate is what every reader knows (zstd needs newer ones). ISA-L at level 1 costs about 1 ms a megapixel
-of labels and 3 ms of confidence, half of zlib-ng's time at its level 1 for files a third smaller, and a
-quarter of libdeflate's for files of the same size. The bytes may differ between kinds of processors, the
-pixels never do.
 Label images are plain grey, without a colour map: with one, some readers (OpenCV, R) hand out colours
 instead of label values. The class colours are in the OME-XML.
 
 A file begins with the directories of all its pages, their tables of tiles still empty. The tiles follow
 in the order in which they are made, so that the channels of a plane can grow side by side; the tables
-are filled in at the end.
+are filled in at the end. Large planes get smaller levels as SubIFDs of their pages (`pyramid.py`), whose
+tiles are made on the way.
 """
 
 from __future__ import annotations
@@ -20,16 +17,20 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import repeat
 from pathlib import Path
 from types import TracebackType
-from typing import IO, NamedTuple, Self
+from typing import IO, TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from segmentd.imagefile.encoding import TIFF_NAMES, tile_encoder
 from segmentd.imagefile.omexml import OmeChannel, OmeImage, ome_xml
+from segmentd.imagefile.pyramid import SmallerLevels, level_shapes
 from segmentd.records import ClassInfo, PixelSize, PixelType
 
+if TYPE_CHECKING:
+    import tifffile
+
 TILE = 256
-_DEFLATE_LEVEL = 1
 _CLASSIC_LIMIT = 3_500_000_000  # bytes of pixels, whole tiles; leaves room for offsets below 4 GiB
 
 
@@ -45,6 +46,8 @@ class OmeTiffWriter:
         Readable, writable and seekable, at position 0.
     image : OmeImage
         Sizes, channels and names.
+    compression : str
+        `deflate` or `zstd`.
 
     Examples
     --------
@@ -54,15 +57,15 @@ class OmeTiffWriter:
     ...     writer.write_plane(np.array([[1, 1, 2], [1, 2, 2]], np.uint8))
     """
 
-    def __init__(self, file: IO[bytes], image: OmeImage) -> None:
+    def __init__(self, file: IO[bytes], image: OmeImage, compression: str = "deflate") -> None:
         self._file = file
         self._image = image
+        self._encode = tile_encoder(compression)
         self._pages_written = 0
         self._row = 0  # of the plane under way
-        table = (image.page_count, _tiles(image.height), _tiles(image.width))
-        self._offsets = np.zeros(table, np.uint64)
-        self._sizes = np.zeros(table, np.uint64)
-        directories = self._directories()
+        self._levels = [_Level(image.page_count, *shape) for shape in level_shapes(image.height, image.width)]
+        self._smaller: list[SmallerLevels] = []
+        directories = self._directories(compression)
         self._tables = _find_tables(directories)
         self._end = file.write(directories.getvalue())
 
@@ -91,13 +94,17 @@ class OmeTiffWriter:
         if self._pages_written == image.page_count:
             raise ValueError(f"the file is declared with {image.page_count} pages and has them all")
         expected = (min(TILE, image.height - self._row), image.width)
+        if self._row == 0:
+            self._begin_plane()
         pages = range(self._pages_written, self._pages_written + len(image.channels))
-        for page, rows in zip(pages, channels, strict=True):
+        for page, smaller, rows in zip(pages, self._smaller, channels, strict=True):
             if rows.shape != expected or rows.dtype != np.dtype(image.pixel_type.value):
                 raise ValueError(
                     f"the next rows are {expected} {image.pixel_type}, not {rows.shape} {rows.dtype}"
                 )
-            self._append(page, rows)
+            self._append(0, page, rows)
+            for level, part in smaller.add(rows):
+                self._append(level, page, part)
         self._row += TILE
         if self._row >= image.height:
             self._row = 0
@@ -120,45 +127,68 @@ class OmeTiffWriter:
         if error is None:
             self.close()
 
-    def _directories(self) -> io.BytesIO:
+    def _begin_plane(self) -> None:
+        shapes = [level.shape[1:] for level in self._levels]
+        self._smaller = [
+            SmallerLevels(shapes, TILE, labels=channel.labels) for channel in self._image.channels
+        ]
+
+    def _directories(self, compression: str) -> io.BytesIO:
         """Return the beginning of the file: in memory, since the library takes many small steps."""
         import tifffile  # not at the top: the client's start-up pays for it otherwise
 
-        image, size = self._image, self._image.pixel_size
-        known = bool(size.x_um and size.y_um and size.x_um > 0 and size.y_um > 0)
-        head = io.BytesIO()
+        image, head = self._image, io.BytesIO()
         with tifffile.TiffWriter(head, bigtiff=_needs_bigtiff(image), byteorder="<", ome=False) as tiff:
-            tiff.write(
-                repeat(b"", self._sizes.size),
-                shape=(image.page_count, image.height, image.width),
-                dtype=image.pixel_type.value,
-                photometric="minisblack",
-                tile=(TILE, TILE),
-                compression="adobe_deflate",
-                description=ome_xml(image),
-                resolution=(1e4 / (size.x_um or 1), 1e4 / (size.y_um or 1)) if known else None,
-                resolutionunit="CENTIMETER" if known else None,
-                metadata=None,
-                software=False,
-            )
+            for number, level in enumerate(self._levels):
+                resolution = _resolution(image.pixel_size, 2**number)
+                tiff.write(
+                    repeat(b"", level.sizes.size),
+                    shape=level.shape,
+                    dtype=image.pixel_type.value,
+                    photometric="minisblack",
+                    tile=(TILE, TILE),
+                    compression=TIFF_NAMES[compression],
+                    description=None if number else ome_xml(image),
+                    subifds=None if number else len(self._levels) - 1,
+                    subfiletype=1 if number else 0,
+                    resolution=resolution,
+                    resolutionunit="CENTIMETER" if resolution else None,
+                    metadata=None,
+                    software=False,
+                )
         return head
 
-    def _append(self, page: int, rows: npt.NDArray[np.generic]) -> None:
-        """Write one row of tiles of a page at the end of the file."""
-        from isal import isal_zlib
-
-        encoded = [isal_zlib.compress(tile, _DEFLATE_LEVEL) for tile in _cut(rows)]
-        sizes = np.array([len(tile) for tile in encoded], np.uint64)
-        self._sizes[page, self._row // TILE] = sizes
-        self._offsets[page, self._row // TILE] = self._end + sizes.cumsum() - sizes
+    def _append(self, number: int, page: int, rows: npt.NDArray[np.generic]) -> None:
+        """Write one row of tiles of a page of a level at the end of the file."""
+        encoded = [self._encode(tile) for tile in _cut(rows)]
+        self._levels[number].note(page, self._end, [len(tile) for tile in encoded])
         self._file.write(b"".join(encoded))
-        self._end += int(sizes.sum())
+        self._end += sum(map(len, encoded))
 
     def _fill_tables(self) -> None:
-        for tables, *numbers in zip(self._tables, self._offsets, self._sizes, strict=True):
-            for table, values in zip(tables, numbers, strict=True):
-                self._file.seek(table.offset)
-                self._file.write(values.astype(table.dtype).tobytes())
+        for level, tables in zip(self._levels, self._tables, strict=True):
+            for page, (offsets, sizes) in enumerate(tables):
+                for table, values in ((offsets, level.offsets), (sizes, level.sizes)):
+                    self._file.seek(table.offset)
+                    self._file.write(values[page].astype(table.dtype).tobytes())
+
+
+class _Level:
+    """The tiles of all pages of one size: offsets and sizes in bytes (pages, rows of tiles, columns)."""
+
+    def __init__(self, pages: int, height: int, width: int) -> None:
+        self.shape = (pages, height, width)
+        table = (pages, _tiles(height), _tiles(width))
+        self.offsets = np.zeros(table, np.uint64)
+        self.sizes = np.zeros(table, np.uint64)
+        self._rows = [0] * pages  # of tiles that are written
+
+    def note(self, page: int, start: int, sizes: Sequence[int]) -> None:
+        """Note the next row of tiles of a page, which lie one after the other."""
+        row = self._rows[page]
+        self._rows[page] += 1
+        self.sizes[page, row] = sizes
+        self.offsets[page, row] = start + np.cumsum(self.sizes[page, row]) - self.sizes[page, row]
 
 
 class _Table(NamedTuple):
@@ -168,17 +198,29 @@ class _Table(NamedTuple):
     dtype: str
 
 
-def _find_tables(directories: io.BytesIO) -> list[list[_Table]]:
-    """Find the tables of each page: the offsets of its tiles, and their sizes in bytes."""
+def _find_tables(directories: io.BytesIO) -> list[list[list[_Table]]]:
+    """Find the tables of each page of each level: the offsets of its tiles, and their sizes in bytes."""
     import tifffile
 
     names = ("TileOffsets", "TileByteCounts")
     directories.seek(0)
     with tifffile.TiffFile(directories) as tiff:
-        tags = [[page.aspage().tags[name] for name in names] for page in tiff.pages]
-    return [
-        [_Table(tag.valueoffset, f"<u{tag.valuebytecount // tag.count}") for tag in page] for page in tags
-    ]
+        pages = [page.aspage() for page in tiff.pages]
+        levels = [pages, *zip(*(page.pages or () for page in pages), strict=True)]
+        return [
+            [[_table(page.aspage().tags[name]) for name in names] for page in of_level] for of_level in levels
+        ]
+
+
+def _table(tag: tifffile.TiffTag) -> _Table:
+    return _Table(tag.valueoffset, f"<u{tag.valuebytecount // tag.count}")
+
+
+def _resolution(size: PixelSize, factor: int) -> tuple[float, float] | None:
+    """Pixels a centimetre, where both are known."""
+    if not (size.x_um and size.y_um and size.x_um > 0 and size.y_um > 0):
+        return None
+    return 1e4 / (factor * size.x_um), 1e4 / (factor * size.y_um)
 
 
 def _tiles(length: int) -> int:
@@ -201,7 +243,8 @@ def _cut(rows: npt.NDArray[np.generic]) -> Iterator[memoryview]:
 
 
 def _needs_bigtiff(image: OmeImage) -> bool:
-    tiles = _tiles(image.height) * _tiles(image.width) * image.page_count
+    shapes = level_shapes(image.height, image.width)
+    tiles = image.page_count * sum(_tiles(height) * _tiles(width) for height, width in shapes)
     return tiles * TILE * TILE * np.dtype(image.pixel_type.value).itemsize > _CLASSIC_LIMIT
 
 

@@ -22,10 +22,14 @@ _NOT_XML = re.compile("[^\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 @dataclass(frozen=True, slots=True)
 class OmeChannel:
-    """A channel's name and, if it has one, its display colour `#RRGGBB`."""
+    """A channel's name and, if it has one, its display colour `#RRGGBB`.
+
+    The values of `labels` are names: smaller levels show the most frequent one instead of the mean.
+    """
 
     name: str
     color: str | None = None
+    labels: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +81,7 @@ def ome_xml(image: OmeImage) -> bytes:
             "xmlns": SCHEMA,
             "xmlns:xsi": "http://www.w3.org/2001/XMLSchema-instance",
             "xsi:schemaLocation": f"{SCHEMA} {SCHEMA}/ome.xsd",
-            "UUID": f"urn:uuid:{uuid.uuid5(_UUID_NAMESPACE, _clean(image.identity))}",
+            "UUID": f"urn:uuid:{file_uuid(image)}",
             "Creator": "segmentd",
         },
     )
@@ -91,6 +95,11 @@ def ome_xml(image: OmeImage) -> bytes:
         _add_annotations(root, annotations)
     body: bytes = ET.tostring(root, encoding="utf-8")
     return b'<?xml version="1.0" encoding="UTF-8"?>' + body
+
+
+def file_uuid(image: OmeImage) -> uuid.UUID:
+    """Return the UUID of a file, which follows from the image's identity."""
+    return uuid.uuid5(_UUID_NAMESPACE, _clean(image.identity))
 
 
 def _scene_name(image: OmeImage, scene: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,7 @@ from segmentd.records import ClassInfo
 _OPACITY = 0.45
 _OUTLINE_WEIGHT = 230  # of 256
 _MAX_EDGE = 4096
+_THUMBNAIL_EDGE = 512
 _ROWS_AT_ONCE = 64  # so that what is computed between stays small and in cache
 
 
@@ -84,15 +85,40 @@ class Overlay:
         self._rows_seen += labels.shape[0]
 
     def png(self, classes: Sequence[ClassInfo], *, rgb: bool = False) -> bytes:
-        """Draw the plane, once all its rows were added."""
-        import imagecodecs
+        """Draw the plane, once all its rows were added; may be called once."""
+        return _encode(self.picture(classes, rgb=rgb))
 
+    def picture(self, classes: Sequence[ClassInfo], *, rgb: bool = False) -> npt.NDArray[np.uint8]:
+        """Draw the plane as `png` does; returns the pixels (Y, X, 3)."""
         if self._pixels is None:
             raise ValueError("an overlay needs pixels: none were added")
         picture = _picture(self._pixels, rgb)
         self._pixels = None  # its memory may be wanted for the PNG
         _tint(picture, self._labels, classes)
-        return bytes(imagecodecs.png_encode(picture, level=2))
+        return picture
+
+
+def picture_pngs(picture: npt.NDArray[np.uint8], kinds: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+    """Encode a picture (Y, X, 3): as it is (`overlay`), or with edges of at most 512 pixels (`thumbnail`)."""
+    for kind in kinds:
+        yield kind, _encode(_shrunk(picture) if kind == "thumbnail" else picture)
+
+
+def _shrunk(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Make a picture small by averaging; one that is small stays as it is."""
+    import cv2
+
+    scale = _THUMBNAIL_EDGE / max(picture.shape)
+    if scale >= 1:
+        return picture
+    height, width = (max(1, round(edge * scale)) for edge in picture.shape[:2])
+    return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+
+
+def _encode(picture: npt.NDArray[np.uint8]) -> bytes:
+    import imagecodecs
+
+    return bytes(imagecodecs.png_encode(picture, level=2))
 
 
 def _picture(pixels: npt.NDArray[np.generic], rgb: bool) -> npt.NDArray[np.uint8]:

@@ -72,7 +72,7 @@ def read_region(path: Path, page: int, region: Region) -> npt.NDArray[np.generic
     Parameters
     ----------
     path : Path
-        A file written by `OmeTiffWriter`.
+        What `OmeTiffWriter` or `OmeZarrWriter` wrote.
     page : int
         Number of the plane in the file, from 0; in a file of C channels, plane times C plus channel.
     region : Region
@@ -88,6 +88,10 @@ def read_region(path: Path, page: int, region: Region) -> npt.NDArray[np.generic
         RESULT_UNAVAILABLE where the file is gone or is not what was written; BAD_FIELD where the plane
         does not contain the region.
     """
+    if path.is_dir():
+        from segmentd.imagefile.omezarr_reading import read_zarr_region
+
+        return read_zarr_region(path, page, region)
     import tifffile
 
     try:

@@ -15,6 +15,7 @@ RESULT_SUFFIXES = (
     b".confidence.ome.tif",
     b".classes.ome.tif",
     b".overlay.png",
+    b".thumbnail.png",
     b".network.ome.tif",
 )
 TEMPORARY_SUFFIXES = tuple(b".part .partial .filepart .crdownload .download .tmp .temp .swp .bak ~".split())
@@ -37,7 +38,7 @@ def is_temporary(name: bytes) -> bool:
 
 def is_own_result(name: bytes) -> bool:
     """Whether a name is one that this daemon gives to results."""
-    return name.lower().endswith(RESULT_SUFFIXES)
+    return name.lower().replace(b".ome.zarr", b".ome.tif").endswith(RESULT_SUFFIXES)
 
 
 def is_store(name: bytes) -> bool:

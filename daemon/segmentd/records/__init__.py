@@ -25,6 +25,7 @@ from segmentd.records.segmentations import (
     DriftMeasure,
     Fault,
     ResultEvent,
+    ResultForm,
     Segmentation,
     SegmentationState,
 )
@@ -46,6 +47,7 @@ __all__ = [
     "PlaneIndex",
     "Region",
     "ResultEvent",
+    "ResultForm",
     "SegmentOptions",
     "Segmentation",
     "SegmentationState",

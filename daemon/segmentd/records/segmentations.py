@@ -11,6 +11,17 @@ from segmentd.records.models import ClassInfo
 
 
 @dataclass(frozen=True, slots=True)
+class ResultForm:
+    """How results are written: as `ome-tiff` or `ome-zarr`, with `deflate` or `zstd`.
+
+    Without a compression: what suits the format.
+    """
+
+    compression: str | None = None
+    container: str = "ome-tiff"
+
+
+@dataclass(frozen=True, slots=True)
 class Fault:
     """Why something failed: `segmentd.errors.Reason` as text, a sentence, and what varies in it."""
 
@@ -80,7 +91,7 @@ class Segmentation:
     renamed_from : bytes
         With state RENAMED: the relative path under which the image was segmented.
     files, digests : mapping
-        Output kind (`labels`, `confidence`, `classes`, `overlay`) to absolute path, to SHA-256 in hex.
+        Output kind (`labels`, `confidence`, `classes`, `overlay`, `thumbnail`) to absolute path, to SHA-256.
     device, device_reason : str
         What computed it (`cpu`, `cuda:0`) and why, if not the preferred one.
     source_time, create_time : float

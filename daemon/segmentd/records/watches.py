@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from segmentd.records.models import SegmentOptions
+from segmentd.records.segmentations import ResultForm
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,7 @@ class WatchSpec:
     recursive: bool = True
     outputs: tuple[str, ...] = ("labels", "confidence")
     with_image: bool = False
+    form: ResultForm = field(default_factory=ResultForm)
     settle_seconds: float = 2.0
     give_up_seconds: float = 10.0
     poll_seconds: float = 2.0

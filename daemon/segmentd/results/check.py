@@ -8,7 +8,6 @@ are given to anybody (`segmentd.rpc.pixels`).
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import stat
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 
 from segmentd import telemetry
 from segmentd.errors import Reason, SegmentdError
+from segmentd.results.contents import digest_of, stamp_of
 from segmentd.results.image_reader import START
 from segmentd.results.journal import Journal
 from segmentd.results.published import PublishedFile, ResultFault
@@ -50,15 +50,17 @@ class Check:
 
     def _fault_of(self, file: PublishedFile) -> ResultFault:
         try:
-            status = os.stat(file.path)  # noqa: PTH116 (bytes)
-            if not stat.S_ISREG(status.st_mode) or file.size_bytes not in (-1, status.st_size):
+            mode = os.stat(file.path).st_mode  # noqa: PTH116 (bytes)
+            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
                 return ResultFault.DAMAGED
-            if status.st_size > self.budget_bytes:
+            size = stamp_of(file.path).size_bytes
+            if file.size_bytes not in (-1, size):
+                return ResultFault.DAMAGED
+            if size > self.budget_bytes:
                 return ResultFault.NONE
-            self.budget_bytes -= status.st_size
+            self.budget_bytes -= size
             self.digests += 1
-            with open(file.path, "rb") as opened:  # noqa: PTH123 (bytes)
-                digest = hashlib.file_digest(opened, "sha256").hexdigest()
+            digest = digest_of(file.path)
         except OSError:
             return ResultFault.MISSING
         return ResultFault.NONE if digest == file.digest else ResultFault.DAMAGED

@@ -13,14 +13,15 @@ import fcntl
 import hashlib
 import os
 import secrets
+import shutil
 from collections.abc import Sequence
 from io import BufferedRandom
 from pathlib import Path
 
 from segmentd.errors import write_errors
-from segmentd.results.names import is_temporary, temporary_name
+from segmentd.results.names import is_result_folder, is_temporary, temporary_name
 
-_FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _CREATE_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -46,7 +47,7 @@ class DurableFile:
         self._temporary = temporary_name(name, secrets.token_hex(4).encode())
         name_text = os.fsdecode(self._temporary)
         self.file: BufferedRandom = open(name_text, "wb+", opener=self._create)  # noqa: SIM115
-        _try_lock(self.file.fileno())
+        try_lock(self.file.fileno())
 
     def _create(self, name: str, flags: int) -> int:
         del flags  # ours are stricter
@@ -80,7 +81,7 @@ def open_folder(root: Path, parts: Sequence[bytes] = ()) -> int:
     `root` may be or contain a symbolic link, `parts` may not.
     """
     make_folder(root)
-    folder = os.open(root, _FOLDER_FLAGS)
+    folder = os.open(root, FOLDER_FLAGS)
     for part in parts:
         try:
             inner = _open_inner(folder, part)
@@ -97,11 +98,21 @@ def make_folder(path: Path, mode: int = 0o777) -> None:
     make_folder(path.parent, mode)
     with contextlib.suppress(FileExistsError):
         path.mkdir(mode)
-    parent = os.open(path.parent, _FOLDER_FLAGS)
+    parent = os.open(path.parent, FOLDER_FLAGS)
     try:
         sync_folder(parent)
     finally:
         os.close(parent)
+
+
+def remove(name: bytes, parent: int) -> None:
+    """Remove a file, or a folder with all that is in it, if it is there."""
+    try:
+        os.unlink(name, dir_fd=parent)
+    except FileNotFoundError:
+        pass
+    except (IsADirectoryError, PermissionError):  # a folder; the second on some file systems
+        shutil.rmtree(name, dir_fd=parent)
 
 
 def sync_folder(folder: int) -> None:
@@ -114,19 +125,20 @@ def sync_folder(folder: int) -> None:
 
 
 def clean_temporaries(folder: Path) -> int:
-    """Remove what a killed process left below a results folder; returns how many files.
+    """Remove what a killed process left below a results folder; returns how many files and folders.
 
-    A temporary file that a living process has locked stays.
+    One that a living process has locked stays.
     """
     removed = 0
     with write_errors("results", folder):
         if not folder.is_dir():
             return 0
-        for _, _, names, at in os.fwalk(os.fsencode(folder), onerror=_raise_unless_missing):
-            for name in filter(is_temporary, names):
+        for _, folders, names, at in os.fwalk(os.fsencode(folder), onerror=_raise_unless_missing):
+            for name in filter(is_temporary, [*names, *folders]):
                 if _is_abandoned(name, at):
-                    os.unlink(name, dir_fd=at)
+                    remove(name, at)
                     removed += 1
+            folders[:] = (name for name in folders if not is_temporary(name) and not is_result_folder(name))
     return removed
 
 
@@ -137,10 +149,10 @@ def _open_inner(folder: int, name: bytes) -> int:
         pass
     else:
         sync_folder(folder)
-    return os.open(name, _FOLDER_FLAGS | os.O_NOFOLLOW, dir_fd=folder)
+    return os.open(name, FOLDER_FLAGS | os.O_NOFOLLOW, dir_fd=folder)
 
 
-def _try_lock(descriptor: int) -> bool:
+def try_lock(descriptor: int) -> bool:
     """Lock a file for the life of its descriptor; True too where the file system has no locks."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -160,7 +172,7 @@ def _is_abandoned(name: bytes, folder: int) -> bool:
             return False
         raise
     try:
-        return _try_lock(descriptor)
+        return try_lock(descriptor)
     finally:
         os.close(descriptor)
 

@@ -16,7 +16,8 @@ from typing import IO
 from segmentd import crashpoints
 from segmentd.errors import write_errors
 from segmentd.results.durable import DurableFile, open_folder, sync_folder
-from segmentd.results.names import result_name, source_parts, temporary_name
+from segmentd.results.durable_folder import DurableFolder
+from segmentd.results.names import ZARR, container_of, result_name, source_parts, temporary_name
 from segmentd.results.published import PublishedFile
 
 _NO_LINKS = (errno.EPERM, errno.EMLINK, errno.EXDEV, errno.ENOTSUP, errno.ENOSYS, errno.EACCES)
@@ -48,7 +49,7 @@ def link_results(folder: Path, source: bytes, files: Iterable[PublishedFile]) ->
         directory = open_folder(folder, subfolders)
         try:
             for file in files:
-                new = result_name(name, file.kind)
+                new = result_name(name, file.kind, container_of(file.path))
                 if _link(file, directory, new):
                     path = os.path.join(os.fsencode(folder.absolute()), *subfolders, new)  # noqa: PTH118 (bytes)
                     linked.append(replace(file, path=path))
@@ -60,7 +61,9 @@ def link_results(folder: Path, source: bytes, files: Iterable[PublishedFile]) ->
 
 
 def _link(file: PublishedFile, directory: int, name: bytes) -> bool:
-    """Link one file; False if it is not there any more as it was published."""
+    """Link one file or folder; False if it is not there any more as it was published."""
+    if container_of(name) == ZARR:
+        return _link_folder(file, directory, name)
     with contextlib.ExitStack() as stack:
         try:
             old = stack.enter_context(open(file.path, "rb"))  # noqa: PTH123 (bytes)
@@ -85,6 +88,36 @@ def _link(file: PublishedFile, directory: int, name: bytes) -> bool:
         with contextlib.suppress(FileNotFoundError):  # renaming onto a link of the same file does nothing
             os.unlink(temporary, dir_fd=directory)
     return same
+
+
+def _link_folder(file: PublishedFile, directory: int, name: bytes) -> bool:
+    """Make a folder of links to the files of another one."""
+    if not os.path.isdir(file.path):  # noqa: PTH112 (bytes)
+        return False
+    folder = DurableFolder(directory, name)
+    try:
+        shutil.copytree(
+            os.fsdecode(file.path),
+            folder.path,
+            symlinks=True,
+            copy_function=_link_or_copy,
+            dirs_exist_ok=True,
+        )
+        if folder.seal() != file.digest:
+            return False
+        folder.publish()
+    finally:
+        folder.discard()
+    return True
+
+
+def _link_or_copy(old: str, new: str) -> None:
+    try:
+        os.link(old, new, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        shutil.copyfile(old, new)
 
 
 def _copy(old: IO[bytes], directory: int, name: bytes) -> bool:

@@ -12,11 +12,14 @@ SUFFIXES = {
     "confidence": b".confidence.ome.tif",
     "classes": b".classes.ome.tif",
     "overlay": b".overlay.png",
+    "thumbnail": b".thumbnail.png",
     "image": b".network.ome.tif",
 }
+PICTURES = ("overlay", "thumbnail")
+ZARR = "ome-zarr"
 
 _NAME_MAX = 255  # bytes; the limit of nearly every file system
-_STEM_MAX = _NAME_MAX - max(len(suffix) for suffix in SUFFIXES.values())
+_STEM_MAX = _NAME_MAX - max(len(suffix) for suffix in SUFFIXES.values()) - 1  # .ome.zarr is longer
 _DIGEST_LENGTH = 32
 _TEMPORARY = re.compile(rb"\..*\.segmentd-[0-9a-f]{8}\.part", re.DOTALL)
 
@@ -40,7 +43,7 @@ def source_parts(source: bytes) -> list[bytes]:
     return parts
 
 
-def result_name(name: bytes, kind: str) -> bytes:
+def result_name(name: bytes, kind: str, container: str = "ome-tiff") -> bytes:
     """Name of the result file of an input file, both without folders.
 
     The input's name is kept whole, extension included, so that no two inputs of a folder share a result.
@@ -49,14 +52,24 @@ def result_name(name: bytes, kind: str) -> bytes:
 
     Examples
     --------
-    >>> result_name(b"a.tif", "labels")
-    b'a.tif.labels.ome.tif'
+    >>> result_name(b"a.tif", "labels"), result_name(b"a.tif", "labels", "ome-zarr")
+    (b'a.tif.labels.ome.tif', b'a.tif.labels.ome.zarr')
     """
+    suffix = _suffix(kind, container)
     if len(name) < _STEM_MAX:
-        return name + SUFFIXES[kind]
+        return name + suffix
     digest = hashlib.sha256(name).hexdigest()[:_DIGEST_LENGTH].encode()
     room = _STEM_MAX - _DIGEST_LENGTH - 1
-    return _cut(name, room).ljust(room, b"~") + b"~" + digest + SUFFIXES[kind]
+    return _cut(name, room).ljust(room, b"~") + b"~" + digest + suffix
+
+
+def container_of(path: bytes) -> str:
+    """Tell the format of a result from its name."""
+    return ZARR if path.endswith(b".zarr") else "ome-tiff"
+
+
+def _suffix(kind: str, container: str) -> bytes:
+    return SUFFIXES[kind].replace(b".ome.tif", b".ome.zarr" if container == ZARR else b".ome.tif")
 
 
 def temporary_name(name: bytes, token: bytes) -> bytes:
@@ -68,6 +81,11 @@ def temporary_name(name: bytes, token: bytes) -> bytes:
 def is_temporary(name: bytes) -> bool:
     """Whether a file name is one of `temporary_name`."""
     return _TEMPORARY.fullmatch(name) is not None
+
+
+def is_result_folder(name: bytes) -> bool:
+    """Whether a folder's name is that of a result, so that nothing else is inside."""
+    return container_of(name) == ZARR and split_result_name(name) is not None
 
 
 def _cut(name: bytes, limit: int) -> bytes:
@@ -87,7 +105,8 @@ def split_result_name(name: bytes) -> tuple[bytes, str] | None:
     >>> split_result_name(b"a.tif.labels.ome.tif")
     (b'a.tif', 'labels')
     """
-    for kind, suffix in SUFFIXES.items():
+    for kind in SUFFIXES:
+        suffix = _suffix(kind, container_of(name))
         if name.endswith(suffix) and len(name) > len(suffix) and not name.startswith(b"."):
             return name.removesuffix(suffix), kind
     return None

@@ -7,9 +7,9 @@ import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 
 from segmentd.records import Segmentation
+from segmentd.results.contents import stamp_of
 
 _COLUMNS = "kind, path, digest, size_bytes, number, fault"
 Place = tuple[int, bytes]
@@ -69,7 +69,7 @@ def is_there(file: PublishedFile) -> bool:
 
 def _size_of(path: str) -> int:
     try:
-        return Path(path).stat().st_size
+        return stamp_of(os.fsencode(path)).size_bytes
     except OSError:  # its share has just gone; it is durable, and its digest is known
         return -1
 

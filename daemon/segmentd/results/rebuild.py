@@ -7,7 +7,6 @@ themselves are not read: the daemon compares their content when it first sees th
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from collections.abc import Mapping
@@ -22,10 +21,11 @@ from segmentd.errors import Reason, SegmentdError
 from segmentd.imagefile import read_region
 from segmentd.imagefile.description import Description, read_description
 from segmentd.records import PlaneIndex, Region, Segmentation, SegmentationState, WatchSpec
+from segmentd.results.contents import digest_of, made_at, stamp_of
 from segmentd.results.durable import sync_folder
 from segmentd.results.images import ImageOutcome, ImageState
 from segmentd.results.journal_schema import FILE_NAME
-from segmentd.results.names import source_name, split_result_name
+from segmentd.results.names import PICTURES, is_result_folder, source_name, split_result_name
 from segmentd.results.published import PublishedFile
 
 _ROWS = 1024
@@ -42,20 +42,24 @@ class FoundResults:
     @property
     def made(self) -> float:
         """When the last of them was written, in seconds since the epoch."""
-        return max(path.stat().st_mtime for path in self.files.values())
+        return max(map(made_at, self.files.values()))
 
 
 def find_results(folder: Path) -> list[FoundResults]:
     """Find all results below a folder, in the order in which they were made."""
     found: dict[tuple[tuple[bytes, ...], bytes], dict[str, Path]] = {}
     root = os.fsencode(folder.absolute())
-    for below, _, names in os.walk(root):
+    for below, inner, names in os.walk(root):
         folders = tuple(filter(None, below[len(root) :].split(b"/")))
-        for name in names:
+        for name in (*names, *filter(is_result_folder, inner)):
             parts = split_result_name(name)
             if parts is not None:
                 stem, kind = parts
-                found.setdefault((folders, stem), {})[kind] = Path(os.fsdecode(below + b"/" + name))
+                files = found.setdefault((folders, stem), {})
+                path = Path(os.fsdecode(below + b"/" + name))
+                if kind not in files or made_at(files[kind]) < made_at(path):  # the format was changed
+                    files[kind] = path
+        inner[:] = (name for name in inner if not is_result_folder(name))
     results = [FoundResults(folders, stem, files) for (folders, stem), files in found.items()]
     return sorted(results, key=lambda result: (result.made, result.folders, result.stem))
 
@@ -86,7 +90,7 @@ def rebuild_image(
     missing = [kind for kind in outputs if kind not in results.files]
     if missing:
         raise _unusable(results, f"{missing[0]} is missing")
-    described = {kind: read_description(results.files[kind]) for kind in outputs if kind != "overlay"}
+    described = {kind: read_description(results.files[kind]) for kind in outputs if kind not in PICTURES}
     digests = {
         (item.notes.get("content_digest", ""), item.notes.get("model_digest", ""))
         for item in described.values()
@@ -152,9 +156,8 @@ def _plane(about: Segmentation, page: int, index: PlaneIndex, files: Mapping[str
 
 
 def _published(kind: str, path: Path) -> PublishedFile:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return PublishedFile(kind, os.fsencode(path), digest, path.stat().st_size)
+    name = os.fsencode(path)
+    return PublishedFile(kind, name, digest_of(name), stamp_of(name).size_bytes)
 
 
 def _unusable(results: FoundResults, why: str) -> SegmentdError:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from segmentd.records import FileStamp
+from segmentd.results.contents import stamp_of
 
 Bytes = npt.NDArray[np.uint8]
 Planes = tuple[Bytes, Bytes | None]
@@ -116,10 +117,9 @@ def _stamps(files: Names) -> tuple[FileStamp, ...] | None:
     for kind in ("labels", "confidence"):
         if kind in files:
             try:
-                stat = Path(files[kind]).stat()
+                found.append(stamp_of(os.fsencode(files[kind])))
             except OSError:
                 return None
-            found.append(FileStamp(stat.st_size, stat.st_mtime_ns, stat.st_ino, stat.st_dev))
     return tuple(found)
 
 

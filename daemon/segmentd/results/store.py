@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -16,15 +15,17 @@ import numpy.typing as npt
 
 from segmentd import crashpoints
 from segmentd.errors import write_errors
-from segmentd.imagefile import TILE, OmeChannel, OmeImage, OmeTiffWriter, Overlay
-from segmentd.records import ClassInfo, FrameInfo, PixelType, PlaneIndex
+from segmentd.imagefile import TILE, OmeTiffWriter, OmeZarrWriter, Overlay, picture_pngs
+from segmentd.records import ClassInfo, FrameInfo, PlaneIndex, ResultForm
+from segmentd.results.channels import Contents
 from segmentd.results.durable import DurableFile, open_folder, sync_folder
-from segmentd.results.names import SUFFIXES, result_name, source_parts
+from segmentd.results.durable_folder import DurableFolder
+from segmentd.results.names import PICTURES, SUFFIXES, ZARR, container_of, result_name, source_parts
 
 
 @dataclass(frozen=True, slots=True)
 class ResultFile:
-    """A published result: absolute path, SHA-256 of its bytes."""
+    """A published result: absolute path of a file or folder, and its digest (see `contents.digest_of`)."""
 
     path: Path
     sha256: str
@@ -43,7 +44,7 @@ class ResultWriter:
         The input's path below its own folder; the same subfolders are used here.
     outputs : collection of str
         Of `labels`, `confidence`, `classes` (one 0/255 channel for each class), `overlay` (a picture of the
-        first plane) and `image` (what a network for images makes).
+        first plane), `thumbnail` (a small one) and `image` (what a network for images makes).
     frame : FrameInfo
         Sizes of the input; its planes must come in this order.
     classes : tuple of ClassInfo
@@ -54,6 +55,10 @@ class ResultWriter:
         Of the output `image`.
     with_image : bool
         Put the channels of the image in front of those of the classes, all in the image's pixel type.
+    form : ResultForm
+        Format and compression.
+    image : Path, optional
+        Where the image is: OME-Zarr of an OME-Zarr names it.
 
     Raises
     ------
@@ -72,6 +77,8 @@ class ResultWriter:
         model_digest: str = "",
         image_channels: int = 1,
         with_image: bool = False,
+        form: ResultForm = ResultForm(),  # noqa: B008 (frozen)
+        image: Path | None = None,
     ) -> None:
         unknown = set(outputs) - set(SUFFIXES)
         if unknown:
@@ -80,16 +87,18 @@ class ResultWriter:
         self._results = folder
         self._folder = folder.absolute().joinpath(*map(os.fsdecode, subfolders))
         self._frame = frame
-        self._classes = classes
-        self._image_channels = image_channels
-        self._with_image = with_image
-        self._digests = {"content_digest": content_digest, "model_digest": model_digest}
+        digests = {"content_digest": content_digest, "model_digest": model_digest}
+        self._contents = Contents(self._name, frame, classes, digests, image_channels, with_image)
+        self._form = form
+        self._image = image if frame.format.startswith("OME-Zarr") else None
         self._planes = frame.planes()
         self._due = next(self._planes, None)  # the plane under way
         self._row = 0  # its next one
-        self._files: dict[str, DurableFile] = {}
-        self._writers: dict[str, OmeTiffWriter] = {}
-        self._overlay = Overlay(frame.height, frame.width) if "overlay" in outputs else None
+        self._files: dict[str, DurableFile | DurableFolder] = {}
+        self._writers: dict[str, OmeTiffWriter | OmeZarrWriter] = {}
+        self._pictures = [kind for kind in PICTURES if kind in outputs]
+        self._png_files: dict[str, DurableFile] = {}
+        self._overlay = Overlay(frame.height, frame.width) if self._pictures else None
         self._directory: int | None = None
         with write_errors("results", folder):
             self._directory = open_folder(folder, subfolders)
@@ -149,7 +158,7 @@ class ResultWriter:
                         writer.write_rows(image[:, rows])
                     else:
                         writer.write_rows(
-                            self._channels_of(kind, labels[rows], confidence[rows], pixels[:, rows])
+                            self._contents.rows(kind, labels[rows], confidence[rows], pixels[:, rows])
                         )
             if self._overlay is not None:
                 self._overlay.add(pixels, labels)
@@ -178,15 +187,17 @@ class ResultWriter:
                 crashpoints.reach("folder-synced")
         finally:
             self.abort()
-        return {
-            kind: ResultFile(self._folder / os.fsdecode(result_name(self._name, kind)), digest)
-            for kind, digest in digests.items()
-        }
+        return {kind: ResultFile(self._path_of(kind), digest) for kind, digest in digests.items()}
+
+    def _path_of(self, kind: str) -> Path:
+        return self._folder / os.fsdecode(result_name(self._name, kind, self._form.container))
 
     def _seal(self) -> dict[str, str]:
         """Sync all files, at the same time: waiting for the disk is what takes long."""
         with ThreadPoolExecutor(max(1, len(self._files)), thread_name_prefix="seal") as threads:
-            return dict(zip(self._files, threads.map(DurableFile.seal, self._files.values()), strict=True))
+            return dict(
+                zip(self._files, threads.map(lambda file: file.seal(), self._files.values()), strict=True)
+            )
 
     def abort(self) -> None:
         """Remove what was not published; may be called more than once."""
@@ -210,48 +221,19 @@ class ResultWriter:
         self.abort()
 
     def _open(self, kind: str, directory: int) -> None:
-        file = DurableFile(directory, result_name(self._name, kind))
-        self._files[kind] = file
-        if kind != "overlay":
-            self._writers[kind] = OmeTiffWriter(file.file, self._describe(kind))
-
-    def _describe(self, kind: str) -> OmeImage:
-        channels: tuple[OmeChannel, ...] = (OmeChannel("confidence (%)" if kind == "confidence" else kind),)
-        if kind == "classes":
-            channels = tuple(OmeChannel(item.name, item.color) for item in self._classes)
-        if kind == "image":
-            channels = tuple(OmeChannel(f"{kind} {number}") for number in range(1, self._image_channels + 1))
-        frame = self._frame
-        in_front = kind == "classes" and self._with_image
-        if in_front:
-            channels = (*map(OmeChannel, frame.channel_names), *channels)
-        return OmeImage(
-            height=frame.height,
-            width=frame.width,
-            channels=channels,
-            identity="/".join((*self._digests.values(), kind, *(("image",) if in_front else ()))),
-            name=self._name.decode("utf-8", "replace"),
-            size_z=frame.size_z,
-            size_t=frame.size_t,
-            scenes=frame.scenes,
-            pixel_size=frame.pixel_size,
-            pixel_type=frame.pixel_type if kind == "image" or in_front else PixelType.UINT8,
-            classes=() if kind == "confidence" else self._classes,
-            notes={key: value for key, value in self._digests.items() if value},
-        )
-
-    def _channels_of(
-        self,
-        kind: str,
-        labels: npt.NDArray[np.uint8],
-        confidence: npt.NDArray[np.uint8],
-        pixels: npt.NDArray[np.generic],
-    ) -> Iterable[npt.NDArray[np.generic]]:
-        if kind != "classes":
-            return [confidence if kind == "confidence" else labels]
-        in_front = pixels if self._with_image else pixels[:0]
-        full = (pixels if self._with_image else labels).dtype.type(255)
-        return chain(in_front, ((labels == item.value) * full for item in self._classes))
+        name = result_name(self._name, kind, self._form.container)
+        if container_of(name) == ZARR:
+            folder = self._files[kind] = DurableFolder(directory, name)
+            description, compression = self._contents.describe(kind), self._form.compression or "zstd"
+            source = "" if self._image is None else os.path.relpath(self._image, self._path_of(kind))
+            self._writers[kind] = OmeZarrWriter(folder.path, description, compression, source)
+            return
+        file = self._files[kind] = DurableFile(directory, name)
+        if kind in PICTURES:
+            self._png_files[kind] = file
+        else:
+            description = self._contents.describe(kind)
+            self._writers[kind] = OmeTiffWriter(file.file, description, self._form.compression or "deflate")
 
     def _check_band(self, index: PlaneIndex, y: int, *shapes: tuple[int, ...]) -> None:
         if (index, y) != (self._due, self._row):
@@ -267,5 +249,7 @@ class ResultWriter:
         self._row = 0
         self._due = next(self._planes, None)
         if self._overlay is not None:  # a picture of the first plane
-            self._files["overlay"].file.write(self._overlay.png(self._classes, rgb=self._frame.rgb))
+            picture = self._overlay.picture(self._contents.classes, rgb=self._frame.rgb)
             self._overlay = None
+            for kind, png in picture_pngs(picture, self._pictures):
+                self._png_files[kind].file.write(png)

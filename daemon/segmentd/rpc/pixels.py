@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 from collections import OrderedDict
 from collections.abc import AsyncIterator
@@ -14,7 +13,8 @@ import numpy.typing as npt
 
 from segmentd.errors import Reason, SegmentdError
 from segmentd.imagefile import read_region
-from segmentd.records import Region, Segmentation, SegmentationState
+from segmentd.records import FileStamp, Region, Segmentation, SegmentationState
+from segmentd.results.contents import digest_of, stamp_of
 from segmentd.results.recent import Planes, RecentPlanes
 from segmentd.rpc.blocks import Piece, split
 
@@ -36,7 +36,7 @@ class PixelReader:
     def __init__(self, recent: RecentPlanes) -> None:
         self._recent = recent
         self._kept: OrderedDict[Key, asyncio.Future[Planes]] = OrderedDict()
-        self._digests: dict[tuple[str, int, int, int], str] = {}
+        self._digests: dict[tuple[str, FileStamp], str] = {}
 
     async def pieces(self, record: Segmentation, region: Region) -> AsyncIterator[Piece]:
         """What goes into the blocks of a region.
@@ -74,12 +74,11 @@ class PixelReader:
     def _digest_of(self, path: str) -> str:
         """SHA-256 of a file, taken once for each state of it."""
         try:
-            with Path(path).open("rb") as file:
-                stat = os.fstat(file.fileno())
-                state = (path, stat.st_ino, stat.st_size, stat.st_mtime_ns)
-                found = self._digests.get(state)
-                if found is None:
-                    found = self._digests[state] = hashlib.file_digest(file, "sha256").hexdigest()
+            name = os.fsencode(path)
+            state = (path, stamp_of(name))
+            found = self._digests.get(state)
+            if found is None:
+                found = self._digests[state] = digest_of(name)
         except OSError as error:
             raise SegmentdError(
                 Reason.RESULT_UNAVAILABLE,

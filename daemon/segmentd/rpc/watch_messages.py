@@ -51,6 +51,8 @@ _FIELDS = {
     "results_folder": _Field("results", os.fsdecode, os.fsencode),
     "outputs": _Field("outputs", list),
     "with_image": _Field("with_image"),
+    "results_format": _Field("results_format"),
+    "compression": _Field("compression"),
     "settle_duration": _Field("settle_seconds", _seconds, duration),
     "min_confidence": _Field("min_confidence"),
     "pixel_size_tolerance": _Field("pixel_size_tolerance"),

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from segmentd.records import SegmentOptions, WatchSpec
+from segmentd.records import ResultForm, SegmentOptions, WatchSpec
 from segmentd.settings.values import (
     MOVE,
     AbsolutePath,
@@ -141,11 +141,16 @@ class WatchSettings(Table):
     results: AbsolutePath | None = None
     """folder for the results, subfolders mirrored; default: FOLDER/segmented"""
     outputs: Annotated[
-        tuple[Literal["labels", "confidence", "classes", "overlay"], ...], Field(strict=False, min_length=1)
+        tuple[Literal["labels", "confidence", "classes", "overlay", "thumbnail"], ...],
+        Field(strict=False, min_length=1),
     ] = ("labels", "confidence")
-    """files to write for each image: labels, confidence, classes, overlay"""
+    """files to write for each image: labels, confidence, classes, overlay, thumbnail"""
     with_image: Annotated[bool, AfterValidator(check_with_image)] = False
     """put the channels of the image in front of those of the classes"""
+    results_format: Literal["ome-tiff", "ome-zarr"] = "ome-tiff"
+    """what labels, confidence and classes are written as; ome-zarr needs the extra zarr"""
+    compression: Literal["deflate", "zstd"] | None = None
+    """of results: deflate (any reader) or zstd (smaller); default: deflate in OME-TIFF, zstd in OME-Zarr"""
     settle_seconds: Annotated[float, Field(ge=0, le=86_400)] = 2.0
     """how long a file must be quiet before it counts as complete"""
     give_up_seconds: Seconds | None = None
@@ -205,6 +210,7 @@ class WatchSettings(Table):
             recursive=self.recursive,
             outputs=self.outputs,
             with_image=self.with_image,
+            form=ResultForm(self.compression, self.results_format),
             settle_seconds=self.settle_seconds,
             give_up_seconds=self.give_up,
             poll_seconds=self.poll_seconds,

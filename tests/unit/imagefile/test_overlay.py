@@ -4,7 +4,7 @@ import imagecodecs
 import numpy as np
 import pytest
 
-from segmentd.imagefile import Overlay, overlay_png
+from segmentd.imagefile import Overlay, overlay_png, picture_pngs
 from segmentd.records import ClassInfo
 
 CLASSES = (
@@ -85,3 +85,23 @@ def test_large_planes_are_thinned_and_equal_input_gives_equal_bytes() -> None:
     labels = np.ones((5, 4097), np.uint8)
     assert draw(pixels, labels).shape == (3, 2049, 3)
     assert overlay_png(pixels, labels, CLASSES) == overlay_png(pixels, labels, CLASSES)
+
+
+def test_a_thumbnail_is_the_same_picture_small() -> None:
+    picture = np.zeros((300, 1000, 3), np.uint8)
+    picture[:, ::2] = 200
+    pngs = dict(picture_pngs(picture, ["thumbnail", "overlay"]))
+    thumbnail, overlay = (imagecodecs.png_decode(pngs[kind]) for kind in ("thumbnail", "overlay"))
+    np.testing.assert_array_equal(overlay, picture)
+    assert thumbnail.shape == (154, 512, 3)
+    assert abs(thumbnail.astype(int) - 100).max() <= 5  # averaged, not thinned
+    assert dict(picture_pngs(picture[:, :512], ["thumbnail"]))["thumbnail"] == draw_png(picture[:, :512])
+    assert imagecodecs.png_decode(dict(picture_pngs(picture[:1], ["thumbnail"]))["thumbnail"]).shape == (
+        1,
+        512,
+        3,
+    )
+
+
+def draw_png(picture: np.ndarray) -> bytes:
+    return dict(picture_pngs(picture, ["overlay"]))["overlay"]

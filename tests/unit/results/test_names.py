@@ -19,6 +19,7 @@ def test_the_whole_name_is_kept() -> None:
         "confidence": b"a.tif.confidence.ome.tif",
         "classes": b"a.tif.classes.ome.tif",
         "overlay": b"a.tif.overlay.png",
+        "thumbnail": b"a.tif.thumbnail.png",
         "image": b"a.tif.network.ome.tif",
     }
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from segmentd.errors import ConfigurationError
-from segmentd.records import SegmentOptions, WatchSpec
+from segmentd.records import ResultForm, SegmentOptions, WatchSpec
 from segmentd.settings import Settings, load, parse
 
 BASE = Path("/etc/segmentd")
@@ -111,7 +111,12 @@ FAULTS = [
     (WATCH + "poll_seconds = 0", "watch[0].poll_seconds = 0: must be > 0"),
     (
         WATCH + 'outputs = ["labels", "masks"]',
-        'watch[0].outputs[1] = "masks": must be one of "labels", "confidence", "classes" or "overlay"',
+        'watch[0].outputs[1] = "masks": must be one of "labels", "confidence", "classes", '
+        '"overlay" or "thumbnail"',
+    ),
+    (
+        WATCH + 'compression = "lzw"',
+        'watch[0].compression = "lzw": must be one of "deflate" or "zstd"',
     ),
     (WATCH + "outputs = []", "watch[0].outputs = []: must not be empty"),
     (WATCH + 'include = ["*.tif", ""]', 'watch[0].include[1] = "": must not be empty'),
@@ -286,6 +291,8 @@ def test_a_watch_keeps_what_it_is_told() -> None:
         "tile": 256,
         "priority": -2,
         "with_image": True,
+        "compression": "zstd",
+        "results_format": "ome-zarr",
         "confidence": "marginal",
         "postprocessing": "crf",
     }
@@ -299,6 +306,7 @@ def test_a_watch_keeps_what_it_is_told() -> None:
         recursive=False,
         outputs=("classes", "overlay"),
         with_image=True,
+        form=ResultForm("zstd", "ome-zarr"),
         settle_seconds=0.5,
         give_up_seconds=7.0,
         poll_seconds=1.0,

@@ -30,7 +30,7 @@ Results = Annotated[
 ]
 Outputs = Annotated[
     list[str] | None,
-    typer.Option("--output", metavar="KIND", help="labels, confidence, classes, overlay; may be repeated."),
+    typer.Option("--output", metavar="KIND", help="labels, confidence, classes, overlay, thumbnail."),
 ]
 Settle = Annotated[float | None, typer.Option(help="Seconds of quiet after which a file counts as complete.")]
 GiveUp = Annotated[float | None, typer.Option(help="Seconds after which an incomplete file fails.")]
@@ -52,6 +52,8 @@ WithImage = Annotated[
 DriftAlarm = Annotated[
     bool | None, typer.Option(help="Warn when images begin to look different from those before.")
 ]
+ResultsFormat = Annotated[str | None, typer.Option(help="Format of results: ome-tiff, ome-zarr.")]
+Compression = Annotated[str | None, typer.Option(help="Of results: deflate, zstd.")]
 Priority = Annotated[int | None, typer.Option(help="Watches with a higher number go first.")]
 MarkerFile = Annotated[
     str | None, typer.Option(metavar="NAME", help="File that must be in the folder (a mounted share).")
@@ -90,6 +92,8 @@ def create_watch(
     recursive: Recursive = None,
     outputs: Outputs = None,
     with_image: WithImage = None,
+    results_format: ResultsFormat = None,
+    compression: Compression = None,
     settle_seconds: Settle = None,
     give_up_seconds: GiveUp = None,
     poll: Poll = None,
@@ -132,6 +136,8 @@ def update_watch(
     recursive: Recursive = None,
     outputs: Outputs = None,
     with_image: WithImage = None,
+    results_format: ResultsFormat = None,
+    compression: Compression = None,
     settle_seconds: Settle = None,
     give_up_seconds: GiveUp = None,
     poll: Poll = None,
