@@ -68,7 +68,6 @@ def unary(client: triton.InferenceServerClient) -> None:
     np.testing.assert_array_equal(scores.argmax(0) + 1, LABELS)
     sure = client.infer(MODEL, [image_input()], parameters={"min_confidence": 80}).as_numpy("labels")
     np.testing.assert_array_equal(sure, np.where(CONFIDENCE >= 80, LABELS, 0))
-    check(client.infer(MODEL, [image_input()], compression_algorithm="gzip"))
     answers: queue.Queue[Any] = queue.Queue()
     client.async_infer(MODEL, [image_input()], lambda result, error: answers.put((result, error)))
     result, error = answers.get(timeout=60)
