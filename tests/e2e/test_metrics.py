@@ -87,7 +87,7 @@ def test_what_is_going_on_now(value: Value) -> None:
     assert value("segmentd_queue_images", watch="hot") == 0
     assert value("segmentd_planes_in_flight") == 0
     assert value("segmentd_watch_state", watch="another", state="active") == 1
-    assert value("segmentd_models_loaded") == 1
+    assert value("segmentd_models_loaded") >= 1  # other tests may use more
     assert value("segmentd_device_threads", device="cpu") > 0
     assert value("segmentd_device_work_seconds_total", device="cpu") > 0
     assert value("process_resident_memory_bytes") > 1e6

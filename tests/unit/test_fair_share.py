@@ -20,6 +20,7 @@ from segmentd.pipeline import Engine, Pipeline
 from segmentd.records import PixelType, SegmentationState, SegmentOptions, WatchSpec
 from segmentd.results.feed import Feed
 from segmentd.results.journal import Journal
+from segmentd.rpc import segment_plane
 from segmentd.rpc.plane_call import PlaneCalls
 from segmentd.v1 import pixels_pb2
 from segmentd.v1 import segmentation_service_pb2 as pb
@@ -137,7 +138,7 @@ async def requests(pixels: Any, **fields: Any) -> Any:
 
 
 async def answers(calls: PlaneCalls, client: str, pixels: Any, **fields: Any) -> list[Any]:
-    return [answer async for answer in calls.run(requests(pixels, **fields), client)]
+    return [answer async for answer in segment_plane.run(calls, requests(pixels, **fields), client)]
 
 
 async def test_clients_take_turns_and_priorities_count(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

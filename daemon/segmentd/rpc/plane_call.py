@@ -246,6 +246,7 @@ class PlaneCall:
             self._given_up = True
             turn.end()
             await asyncio.wait([work])
+            work.exception()  # of work that was given up, nobody wants to know
             self._slot.release()
 
     async def _next(self) -> TileResult | None:

@@ -57,7 +57,9 @@ def test_channels_outputs_and_parameters() -> None:
     assert [output.name for output in wanted] == ["scores", "labels"]
     assert plane.shape == (2, 3, 2)
     assert plane.with_scores
-    assert plane.options == SegmentOptions(0, 256, 60, "crf", "marginal")
+    assert plane.options == SegmentOptions(
+        border_px=0, tile_px=256, min_confidence=60, postprocessing="crf", confidence="marginal"
+    )
 
 
 def parameter(name: str, **value: object) -> Change:
