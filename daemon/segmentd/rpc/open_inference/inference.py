@@ -14,6 +14,7 @@ from segmentd.errors import Reason, SegmentdError
 from segmentd.models import versions
 from segmentd.models.registry import Registry
 from segmentd.oip import open_inference_pb2 as pb
+from segmentd.rpc.host_paths import without_folders
 from segmentd.rpc.open_inference import tensors
 from segmentd.rpc.open_inference.regions import Part
 from segmentd.rpc.open_inference.tensors import CONFIDENCE, LABELS, SCORES, FindRegion, Input, Wanted
@@ -143,7 +144,7 @@ def _tell(answer: pb.ModelInferResponse, call: PlaneCall) -> None:
     tally = call.tally
     texts: Mapping[str, str] = {
         "device": tally.device,
-        "device_reason": tally.device_reason,
+        "device_reason": without_folders(tally.device_reason),
         "model_digest": call.card.digest,
     }
     for name, text in texts.items():

@@ -16,6 +16,7 @@ from segmentd.pipeline import Engine
 from segmentd.records import ModelCard
 from segmentd.rpc.access import is_local
 from segmentd.rpc.faults import Context, bad_field, told
+from segmentd.rpc.host_paths import without_folders
 from segmentd.rpc.open_inference import inference, tensors
 from segmentd.rpc.open_inference.inference import ECHO, ECHO_VERSION
 from segmentd.rpc.open_inference.regions import Region, Regions
@@ -206,7 +207,7 @@ class OpenInferenceService(open_inference_pb2_grpc.GRPCInferenceServiceServicer)
 
 def _reason(entry: ModelEntry) -> str:
     if entry.fault is not None:
-        return entry.fault.message
+        return without_folders(entry.fault.message)
     return "unloaded" if entry.state is ModelState.UNLOADED else ""
 
 

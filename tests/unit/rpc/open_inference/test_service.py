@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from segmentd.errors import Reason, SegmentdError
+from segmentd.models.registry import ModelEntry, ModelState
 from segmentd.oip import open_inference_pb2 as pb
+from segmentd.records import Fault
 from segmentd.rpc.open_inference.service import OpenInferenceService
 
 LOCAL, SOCKET, REMOTE = "ipv4:127.0.0.1:41000", "unix:", "ipv4:192.0.2.7:41000"
@@ -66,6 +69,21 @@ async def test_callers_on_this_machine_may_register_and_forget(peer: str) -> Non
     assert not status.regions
     with pytest.raises(SegmentdError, match="register it first"):
         await face.ModelInfer(infer("a"), context)
+
+
+async def test_why_a_model_is_not_there_names_no_folder(tmp_path: Path) -> None:
+    path = tmp_path / "bad.czann"
+    entry = ModelEntry(
+        path, "bad", state=ModelState.FAILED, fault=Fault("MODEL_UNUSABLE", f"{path}: is empty")
+    )
+
+    async def entries() -> list[ModelEntry]:
+        return [entry]
+
+    engine: Any = SimpleNamespace(registry=SimpleNamespace(list=entries), lane=None)
+    face = OpenInferenceService(engine, engine, allow_shared_memory=False, with_echo=False)
+    (told,) = (await face.RepositoryIndex(pb.RepositoryIndexRequest(), caller(LOCAL))).models
+    assert (told.state, told.reason) == ("UNAVAILABLE", "bad.czann: is empty")
 
 
 async def test_extensions_say_what_is_allowed() -> None:
