@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 from urllib.parse import unquote
 
 import grpc
 
 from segmentd.errors import Reason, SegmentdError
-from segmentd.rpc.handlers import Streaming, Unary, answers, wrapped
+from segmentd.rpc.handlers import around
 from segmentd.rpc.tokens import Scope, Tokens
 
 _V1 = "segmentd.v1."
@@ -146,25 +147,11 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc,unused
         handler: Any = await continuation(handler_call_details)
         method = handler_call_details.method
 
-        def check(context: Any) -> None:
+        def checked(context: Any) -> AbstractContextManager[None]:
             self._gate.check(method, context.invocation_metadata() or (), context.peer())
+            return nullcontext()
 
-        def unary(behaviour: Unary) -> Unary:
-            async def checked(request: Any, context: Any) -> Any:
-                check(context)
-                return await behaviour(request, context)
-
-            return checked
-
-        def streaming(behaviour: Streaming) -> Streaming:
-            async def checked(request: Any, context: Any) -> AsyncIterator[Any]:
-                check(context)
-                async for part in answers(behaviour, request, context):
-                    yield part
-
-            return checked
-
-        return wrapped(handler, unary, streaming)
+        return around(handler, checked)
 
 
 def is_local(peer: str) -> bool:

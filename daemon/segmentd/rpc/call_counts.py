@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import grpc
 
-from segmentd.rpc.handlers import Streaming, Unary, answers, wrapped
+from segmentd.rpc.handlers import around
 
 _NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
 
@@ -34,23 +34,7 @@ class CallCounts(grpc.aio.ServerInterceptor):  # type: ignore[misc,unused-ignore
     ) -> Any:
         handler: Any = await continuation(handler_call_details)
         method = handler_call_details.method.removeprefix("/")
-
-        def unary(behaviour: Unary) -> Unary:
-            async def counted(request: Any, context: Any) -> Any:
-                with self._one(method, context):
-                    return await behaviour(request, context)
-
-            return counted
-
-        def streaming(behaviour: Streaming) -> Streaming:
-            async def counted(request: Any, context: Any) -> AsyncIterator[Any]:
-                with self._one(method, context):
-                    async for part in answers(behaviour, request, context):
-                        yield part
-
-            return counted
-
-        return wrapped(handler, unary, streaming)
+        return around(handler, lambda context: self._one(method, context))
 
     @contextmanager
     def _one(self, method: str, context: Any) -> Iterator[None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import grpc
@@ -29,6 +30,27 @@ def wrapped(
     if handler.request_streaming:
         return grpc.stream_unary_rpc_method_handler(unary(handler.stream_unary), *codec)
     return grpc.unary_unary_rpc_method_handler(unary(handler.unary_unary), *codec)
+
+
+def around(handler: Any, enter: Callable[[Any], AbstractContextManager[None]]) -> Any:
+    """Run what a handler does inside of what `enter` gives for the call's context."""
+
+    def unary(behaviour: Unary) -> Unary:
+        async def inside(request: Any, context: Any) -> Any:
+            with enter(context):
+                return await behaviour(request, context)
+
+        return inside
+
+    def streaming(behaviour: Streaming) -> Streaming:
+        async def inside(request: Any, context: Any) -> AsyncIterator[Any]:
+            with enter(context):
+                async for part in answers(behaviour, request, context):
+                    yield part
+
+        return inside
+
+    return wrapped(handler, unary, streaming)
 
 
 async def answers(behaviour: Streaming, request: Any, context: Any) -> AsyncIterator[Any]:
