@@ -29,7 +29,7 @@ from segmentd.errors import SegmentdError
 from segmentd.models.bundle import Model
 from segmentd.models.deep_features import is_deep
 from segmentd.models.files import AnyModel
-from segmentd.records import Region, SegmentOptions
+from segmentd.records import SegmentOptions
 from segmentd.settings import DeviceSettings
 
 Bytes = npt.NDArray[np.uint8]
@@ -139,8 +139,9 @@ def by_formulas(model: Model, pixels: Pixels) -> tuple[Bytes, Bytes]:
     # As far as a border narrower than the reach changes labels, they depend on the tiles: no oracle for that.
     for core in tiling.cover(height, width, 256):
         tile = normalize.to_float(tiling.cut(pixels, core, reach, reach), scale)
-        part = np.s_[core.y : core.y + core.height, core.x : core.x + core.width]
-        labels[part], confidence[part] = decide(predict(model.forest, compute_features(tile, feature_set)))
+        labels[core.window], confidence[core.window] = decide(
+            predict(model.forest, compute_features(tile, feature_set))
+        )
     bad = normalize.masked(pixels)
     if bad is not None:
         labels[bad] = confidence[bad] = 0
@@ -155,7 +156,7 @@ def _by_kernel(model: Model, kernel: Kernel) -> Way:
             band = job.read(*rows)
             for core in job.tiles(band):
                 tile = job.run_tile(band, core)
-                labels[_part(core)], confidence[_part(core)] = tile.labels, tile.confidence
+                labels[core.window], confidence[core.window] = tile.labels, tile.confidence
         return labels, confidence
 
     return run
@@ -209,7 +210,3 @@ def _measure(name: str, way: Way, images: Sequence[Pixels], expected: list[tuple
 
 def _options(model: Model) -> SegmentOptions:
     return SegmentOptions(border_px=model.card.border_px)
-
-
-def _part(core: Region) -> tuple[slice, slice]:
-    return slice(core.y, core.y + core.height), slice(core.x, core.x + core.width)

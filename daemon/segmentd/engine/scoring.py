@@ -24,12 +24,6 @@ class ScoredPart:
     region: Region
     scores: npt.NDArray[np.float32]
 
-    @property
-    def window(self) -> tuple[slice, slice]:
-        """Rows and columns of the plane."""
-        region = self.region
-        return slice(region.y, region.y + region.height), slice(region.x, region.x + region.width)
-
 
 def pieces(plane: ScoredPlane, band: Band) -> Iterator[Callable[[], list[ScoredPart]]]:
     """Pieces of work that together score a band; any thread may do any of them."""
@@ -41,6 +35,6 @@ def pieces(plane: ScoredPlane, band: Band) -> Iterator[Callable[[], list[ScoredP
 def _score(plane: ScoredPlane, band: Band, region: Region) -> list[ScoredPart]:
     part = ScoredPart(region, plane.scores(band, region))
     if band.mask is not None:
-        rows, columns = part.window
+        rows, columns = part.region.window
         part.scores[:, band.mask[rows.start - band.start : rows.stop - band.start, columns]] = 0
     return [part]

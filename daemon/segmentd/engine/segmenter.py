@@ -175,8 +175,7 @@ class PlaneJob:
         found = np.empty((len(self.predictor.card.classes), region.height, region.width), np.float32)
         for part in tiling.cover(region.height, region.width, self.tile_px):
             core = Region(region.y + part.y, region.x + part.x, part.height, part.width)
-            window = (slice(part.y, part.y + part.height), slice(part.x, part.x + part.width))
-            found[:, *window] = self.predictor.scores(self._cut(band, core))
+            found[:, *part.window] = self.predictor.scores(self._cut(band, core))
         return found
 
     def run_tile(self, band: Band, core: Region) -> TileResult:

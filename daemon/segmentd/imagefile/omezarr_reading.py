@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from segmentd.errors import Reason, SegmentdError
 from segmentd.imagefile.description import Description
+from segmentd.imagefile.reading import check_inside
 from segmentd.imagefile.zarr_metadata import read_back
 from segmentd.imagefile.zarr_package import import_zarr
 from segmentd.records import Region
@@ -27,15 +28,7 @@ def read_zarr_region(folder: Path, page: int, region: Region) -> npt.NDArray[np.
     pages = about.scenes * about.size_t * about.size_z * channels
     if not 0 <= page < pages:
         raise _unavailable(folder, f"it has {pages} pages, not {page + 1}")
-    bottom, right = region.y + region.height, region.x + region.width
-    inside = min(region.y, region.x) >= 0 and bottom <= about.height and right <= about.width
-    if not inside or min(region.height, region.width) < 1:
-        raise SegmentdError(
-            Reason.BAD_FIELD,
-            f"the plane has {about.height} x {about.width} pixels; y {region.y}..{bottom} and "
-            f"x {region.x}..{right} is no part of it",
-            field="region",
-        )
+    check_inside(region, about.height, about.width)
     plane, channel = divmod(page, channels)
     rest, z = divmod(plane, about.size_z)
     scene, time = divmod(rest, about.size_t)
@@ -43,7 +36,7 @@ def read_zarr_region(folder: Path, page: int, region: Region) -> npt.NDArray[np.
     outer = tuple(index for length, index in lengths if length > 1)
     try:
         array = root["0" if about.scenes == 1 else f"{scene}/0"]
-        pixels = np.asarray(array[(*outer, slice(region.y, bottom), slice(region.x, right))])
+        pixels = np.asarray(array[(*outer, *region.window)])
     except Exception as error:  # the decoders raise whatever their libraries report
         raise _unavailable(folder, str(error)) from error
     if pixels.shape != (region.height, region.width):

@@ -103,16 +103,22 @@ def read_region(path: Path, page: int, region: Region) -> npt.NDArray[np.generic
         raise _unavailable(path, str(error)) from error
 
 
-def _read_tiles(tiff: tifffile.TiffFile, page: tifffile.TiffPage, region: Region) -> npt.NDArray[np.generic]:
+def check_inside(region: Region, height: int, width: int) -> None:
+    """BAD_FIELD unless a region lies in a plane of this size and is not empty."""
     bottom, right = region.y + region.height, region.x + region.width
-    inside = min(region.y, region.x) >= 0 and bottom <= page.imagelength and right <= page.imagewidth
+    inside = min(region.y, region.x) >= 0 and bottom <= height and right <= width
     if not inside or min(region.height, region.width) < 1:
         raise SegmentdError(
             Reason.BAD_FIELD,
-            f"the plane has {page.imagelength} x {page.imagewidth} pixels; y {region.y}..{bottom} and "
+            f"the plane has {height} x {width} pixels; y {region.y}..{bottom} and "
             f"x {region.x}..{right} is no part of it",
             field="region",
         )
+
+
+def _read_tiles(tiff: tifffile.TiffFile, page: tifffile.TiffPage, region: Region) -> npt.NDArray[np.generic]:
+    check_inside(region, page.imagelength, page.imagewidth)
+    bottom, right = region.y + region.height, region.x + region.width
     if not page.is_tiled:
         raise _unavailable(str(tiff.filehandle.path), "it is not tiled")
     result = np.zeros((region.height, region.width), page.dtype)

@@ -60,6 +60,11 @@ class Region:
     height: int
     width: int
 
+    @property
+    def window(self) -> tuple[slice, slice]:
+        """Its rows and columns, as an index."""
+        return slice(self.y, self.y + self.height), slice(self.x, self.x + self.width)
+
 
 @dataclass(frozen=True, slots=True)
 class FrameInfo:

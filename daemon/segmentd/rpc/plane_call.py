@@ -262,7 +262,7 @@ class PlaneCall:
         if self.scores is not None:  # first, since not every model has them
             for part in self._lane.scores(*plane, self.card.digest):
                 self._check_going_on()
-                self.scores[:, *part.window] = part.scores
+                self.scores[:, *part.region.window] = part.scores
         for band in self._lane.segment(*plane, on_tile, self.card.digest):
             self.tally.add(band)
             if band.end_row < self._source.shape[1]:

@@ -150,9 +150,8 @@ class TrainingService(training_service_pb2_grpc.TrainingServiceServicer):
     ) -> AsyncIterator[pb.ReadTrainingLabelsResponse]:
         labels = await self._trainings.labels(*messages.image_ids(request.name))
         for part in split(Region(0, 0, *labels.shape)):
-            rows, columns = slice(part.y, part.y + part.height), slice(part.x, part.x + part.width)
             yield pb.ReadTrainingLabelsResponse(
-                block=block_message(part, labels[rows, columns], None, request.encoding)
+                block=block_message(part, labels[part.window], None, request.encoding)
             )
 
     async def ConvertSegmentationToLabels(
@@ -202,8 +201,7 @@ class TrainingService(training_service_pb2_grpc.TrainingServiceServicer):
         identity, image_id = messages.image_ids(request.name)
         seen = await self._trainings.look(identity, image_id)
         for part in split(Region(0, 0, *seen.labels.shape)):
-            rows, columns = slice(part.y, part.y + part.height), slice(part.x, part.x + part.width)
-            pixels = seen.labels[rows, columns], seen.confidence[rows, columns]
+            pixels = seen.labels[part.window], seen.confidence[part.window]
             yield pb.SegmentTrainingImageResponse(block=block_message(part, *pixels, request.encoding))
         regions = await asyncio.to_thread(seen.uncertain)
         yield pb.SegmentTrainingImageResponse(

@@ -41,8 +41,8 @@ def path(lane: CpuLane, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def joined(lane: CpuLane | DeviceLane, path: Path, plane: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     whole = np.full((2, *plane.shape[1:]), np.nan, np.float32)
     for part in lane.scores(path, ArraySource(plane), PLAIN):
-        assert np.isnan(whole[:, *part.window]).all(), "a pixel came twice"
-        whole[:, *part.window] = part.scores
+        assert np.isnan(whole[:, *part.region.window]).all(), "a pixel came twice"
+        whole[:, *part.region.window] = part.scores
     return whole
 
 

@@ -45,11 +45,7 @@ async def segment(
         labels, confidence = np.zeros((2, *plane.shape[1:]), np.uint8)
         async with aclosing(call.tiles()) as tiles:
             async for tile in tiles:
-                region = tile.region
-                window = (
-                    slice(region.y, region.y + region.height),
-                    slice(region.x, region.x + region.width),
-                )
+                window = tile.region.window
                 labels[window], confidence[window] = tile.labels, tile.confidence
         outputs: dict[str, Array] = {LABELS: labels, CONFIDENCE: confidence}
         if call.scores is not None:
