@@ -53,7 +53,7 @@ def train(
         str,
         typer.Option(
             help="What trains the forest: cpu; cuda (an NVIDIA card through the extra 'cuml', the CPU where "
-            "that fails, which is said); or auto (a card where there is one). Features are computed on the CPU."
+            "that fails, which is said); or auto (a card where there is one). Features are the CPU's."
         ),
     ] = "cpu",
     vgg19_weights: Annotated[

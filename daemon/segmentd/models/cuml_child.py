@@ -45,5 +45,5 @@ def fit(arguments: dict[str, Any], fds: list[int]) -> Answer:
     except Exception as error:  # the driver's, CUDA's, RMM's and cuML's have no common class
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         return {"fault": f"cuML fails: {first[:MOST_TEXT]}", "absent": False}, []
-    arrays = [forest.feature, forest.threshold, forest.left, forest.right, forest.value, forest.roots]
-    return {"version": str(cuml.__version__)}, [*arrays, votes, importances]
+    nodes = forest.feature, forest.threshold, forest.left, forest.right, forest.value, forest.roots
+    return {"version": str(cuml.__version__)}, [*nodes, votes, importances]

@@ -28,7 +28,7 @@ TARGET = "segmentd.models.cuml_child:fit"
 
 
 class CumlError(Exception):
-    """cuML cannot train here; the message says why. `absent`: there is no cuML or no card in the first place."""
+    """cuML cannot train here; the message says why. `absent`: there is no cuML or no card at all."""
 
     def __init__(self, message: str, absent: bool = False) -> None:
         super().__init__(message)
@@ -83,8 +83,8 @@ def fit(
             os.close(memory)
     if "fault" in reply.value:
         raise CumlError(str(reply.value["fault"]), bool(reply.value["absent"]))
-    *arrays, votes, importances = reply.arrays
-    forest = ForestArrays(*arrays, feature_count=features.shape[1])
+    feature, threshold, left, right, value, roots, votes, importances = reply.arrays
+    forest = ForestArrays(feature, threshold, left, right, value, roots, features.shape[1])
     return Fitted(forest, votes, importances, {"cuml": str(reply.value["version"])})
 
 

@@ -118,7 +118,7 @@ class TrainingSettings(Table):
     """`[training]`: what trainings run on."""
 
     device: Literal["cpu", "cuda", "auto"] = "cpu"
-    """what trains forests: cpu; cuda (an NVIDIA card, through the extra cuml); or auto, a card where there is one"""
+    """what trains forests: cpu, cuda (a card, through the extra cuml), or auto: a card where there is one"""
 
 
 class JournalSettings(Table):

@@ -93,9 +93,7 @@ class Runner:
             report("waiting", 0, len(training.images))
             async with self._turn(training, process):
                 request = request_for(training, self._store, self._threads)
-                request = replace(
-                    request, vgg19_weights=self._vgg19_weights, device=device or self._device
-                )
+                request = replace(request, vgg19_weights=self._vgg19_weights, device=device or self._device)
                 trained, seconds = await self._trained(training.id, request, process, staged, report)
             return await asyncio.to_thread(self._keep, training, staged, trained, seconds)
         except SegmentdError as error:

@@ -144,7 +144,9 @@ def test_the_process_of_cuml_may_abort(
 ) -> None:
     monkeypatch.setenv(fake_cuml.VARIABLE, "abort")
     found = train("cuda")
-    assert "crashed (signal SIGABRT)" in found.note and found.note.endswith("trained by scikit-learn on the CPU")
+    assert "crashed (signal SIGABRT)" in found.note and found.note.endswith(
+        "trained by scikit-learn on the CPU"
+    )
     assert_array_equal(found.forest.threshold, trained.forest.threshold)
 
 
