@@ -227,6 +227,7 @@ def _writer(
         with_image=target.with_image,
         form=target.form,
         image=target.image,
+        workers=image.workers,
     )
 
 
