@@ -9,29 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tifffile
-import zarr
-from pylibCZIrw import czi
 
 from segmentctl import Result
 from segmentctl.client import Client
 
 from .daemon import DaemonProcess, run_here, wait_until
-from .images import Pixels, write_blobs, write_truncated
+from .following import READ
+from .images import write_blobs, write_truncated
 
 pytestmark = pytest.mark.e2e
-
-
-def _read_czi(path: str) -> Pixels:
-    with czi.open_czi(path) as opened:
-        return np.asarray(opened.read(scene=0)[..., 0])
-
-
-READ: dict[str, Callable[[str], Pixels]] = {
-    "ome-tiff": tifffile.imread,
-    "ome-zarr": lambda path: np.asarray(zarr.open_group(path, mode="r")["0"]),
-    "czi": _read_czi,
-}
 
 
 def results(client: Client, count: int, metadata_only: bool = True) -> list[Result]:
