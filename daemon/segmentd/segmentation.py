@@ -230,6 +230,7 @@ def _writer(
         with_image=target.with_image,
         form=target.form,
         image=target.image,
+        workers=image.workers,
     )
 
 
