@@ -72,6 +72,9 @@ def frames_through(daemon: DaemonProcess, frames: int, cpu: CpuLane, model: Path
             send()
             devices.append(check(next(results), cpu, model))
         results.close()
+        device = client.server().devices[0]
+        # Frames that come together share batches, as far as the device computes at all.
+        assert device.batch_tile_count >= device.batch_count
         assert client.server().last_event_number == next(sent) == len(devices)
         assert [device.name for device in client.server().devices] == ["simulated:0", "cpu"]
         assert client.watch("hot").failed_count == 0
