@@ -8,7 +8,6 @@ from typing import NoReturn
 
 from segmentd.cli import exits
 from segmentd.ingest.names import is_image, is_store
-from segmentd.ingest.ome_references import is_companion
 
 
 def named_inputs(images: list[Path], keep_paths: bool) -> list[tuple[Path, bytes]]:
@@ -54,7 +53,7 @@ def _without_parts(files: list[Path]) -> list[Path]:
 
 def _is_image(path: Path) -> bool:
     name = os.fsencode(path.name)
-    return path.is_dir() if is_store(name) else path.is_file() and (is_image(name) or is_companion(name))
+    return path.is_dir() if is_store(name) else path.is_file() and is_image(name)
 
 
 def find_model(reference: str, folder: Path | None) -> Path:

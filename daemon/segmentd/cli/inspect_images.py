@@ -109,7 +109,7 @@ def _structure(path: Path) -> dict[str, Any]:
             os.close(folder)
     finally:
         os.close(fd)
-    part = {"part_of": os.fsdecode(checked.leader)} if checked.leader else {}
+    part: dict[str, Any] = {"part_of": os.fsdecode(checked.leader)} if checked.leader else {}
     if checked.leader and checked.fault is not None:
         part["refused"] = {"reason": checked.fault.reason, "message": checked.fault.message}
     if checked.verdict is Verdict.BAD:
@@ -198,7 +198,10 @@ def _lines(found: dict[str, Any]) -> list[str]:
         return head if "axes" not in found else [*head, *_facts(found)]
     if "part_of" in found:
         name = found["part_of"]
-        return [f"{found['image']}: part of {name}", f"  note        it is no image of its own; inspect {name}"]
+        return [
+            f"{found['image']}: part of {name}",
+            f"  note        it is no image of its own; inspect {name}",
+        ]
     state = "complete, but its writer announced changes" if found["announced_changes"] else "complete"
     lines = [f"{found['image']}: {found['format']}, {state}", *_facts(found)]
     values = found["values"]

@@ -95,7 +95,7 @@ def find_members(
 
 
 def leader_beside(path: Path) -> Path | None:
-    """Return the file that stands for the set which the file at `path` is part of; None for any other file."""
+    """Return the file that stands for the set which a file is part of; None if it is part of none."""
     name = os.fsencode(path.name)
     try:
         fd = confine.open_file(path)

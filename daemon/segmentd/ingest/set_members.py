@@ -43,15 +43,11 @@ def check_members(found: SetSummary, neighbours: Neighbours) -> SetCheck:
     if own is not None and found.own is not None:
         _check_images(check, found.name, own.images, found.own.page_count)
     for name in found.members:
-        with opened(neighbours, name) as (fd, stamp):
-            if stamp is None:
-                check.missing.append(name)
-            elif fd < 0:
-                check.blame(no_file(name))
-            else:
-                check.parts.append(FilePart(name, stamp))
-                _check_member(check, found, name, fd)
-                check.writing = check.writing or (neighbours.local and confine.is_open_for_writing(fd))
+        try:
+            _look_at(check, found, name, neighbours)
+        except PermissionError:
+            text = f"has a member {printable(name)} that cannot be read; make it readable for this account"
+            check.blame(BadStructureError(Reason.IMAGE_UNREADABLE, text))
     if check.missing:
         count = len(found.references.files)
         shown = printable(check.missing[0])
@@ -60,16 +56,16 @@ def check_members(found: SetSummary, neighbours: Neighbours) -> SetCheck:
     return check
 
 
-def parts_of(names: list[bytes], neighbours: Neighbours) -> tuple[FilePart, ...]:
-    """Return the stamps of members that have to be there. Raises OSError."""
-    parts = []
-    for name in names:
-        fd = neighbours.open(name)
-        try:
-            parts.append(FilePart(name, confine.stamp_of(fd)))
-        finally:
-            os.close(fd)
-    return tuple(parts)
+def _look_at(check: SetCheck, found: SetSummary, name: bytes, neighbours: Neighbours) -> None:
+    with opened(neighbours, name) as (fd, stamp):
+        if stamp is None:
+            check.missing.append(name)
+        elif fd < 0:
+            check.blame(no_file(name))
+        else:
+            check.parts.append(FilePart(name, stamp))
+            _check_member(check, found, name, fd)
+            check.writing = check.writing or (neighbours.local and confine.is_open_for_writing(fd))
 
 
 def digest(fd: int, members: list[bytes], neighbours: Neighbours) -> str:

@@ -191,6 +191,7 @@ def test_counts_name_every_state(journal: Journal) -> None:
         ImageState.FAILED: 1,
         ImageState.VANISHED: 0,
         ImageState.IGNORED: 0,
+        ImageState.PART: 0,
     }
     assert sum(journal.counts("nobody").values()) == 0
 
