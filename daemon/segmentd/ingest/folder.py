@@ -217,6 +217,7 @@ class FolderWatch:
         for check, found in zip(checks, looks, strict=True):
             if found is None:
                 self._gone(check.path)
+            if found is None or check.path not in self._settle:  # decided with another file, just now
                 continue
             now = self._clock.now()
             structure = self._sets.looked(check.path, found.stamp, found.structure, now)

@@ -95,6 +95,7 @@ class SetWaiting:
         """Have the leader looked at again when the last of its members has come, or one has changed."""
         if leader not in self._settle:
             self._settle.sighted(leader, leader_stamp, now)
+            self._settle.hurry(leader, now)
             return
         group, name = self._groups[leader], path.rpartition(b"/")[2]
         if group.seen.get(name) != stamp:
