@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -77,6 +78,8 @@ def find_members(
     OSError
         The folder, or a file, cannot be read.
     """
+    if parts is None and stat.S_ISDIR(os.fstat(fd).st_mode):
+        return None
     own = path.rpartition(b"/")[2]
     names = _names(fd, own) if parts is None else [part.path.rpartition(b"/")[2] for part in parts]
     if names is None or (parts is not None and not parts):
