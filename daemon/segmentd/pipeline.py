@@ -26,12 +26,7 @@ from segmentd.ingest.reach import within_reach
 from segmentd.ingest.readers import open_image
 from segmentd.models.bundle import reference_id
 from segmentd.models.registry import Lease, Registry
-from segmentd.records import (
-    Fault,
-    Segmentation,
-    SegmentationState,
-    WatchSpec,
-)
+from segmentd.records import Fault, Segmentation, SegmentationState, WatchSpec
 from segmentd.renames import Ended, as_renamed
 from segmentd.results.feed import Feed
 from segmentd.results.images import ImageOutcome, ImageState
