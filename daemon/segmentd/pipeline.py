@@ -26,12 +26,7 @@ from segmentd.ingest.reach import within_reach
 from segmentd.ingest.readers import open_image
 from segmentd.models.bundle import reference_id
 from segmentd.models.registry import Lease, Registry
-from segmentd.records import (
-    Fault,
-    Segmentation,
-    SegmentationState,
-    WatchSpec,
-)
+from segmentd.records import Fault, Segmentation, SegmentationState, WatchSpec
 from segmentd.renames import Ended, as_renamed
 from segmentd.results.feed import Feed
 from segmentd.results.images import ImageOutcome, ImageState
@@ -239,7 +234,10 @@ class Pipeline:
                 return outcome, [self._about(found, record, outcome.version) for record in records]
             target = Target.of(spec, found.relative)
             lane, recent = self._engine.lane, self._feed.recent
-            records = segment_image(image, lease, lane, spec.options, target, recent=recent, turn=turn)
+            show = self._feed.previews.of(spec.id, found.relative, found.path, version)
+            records = segment_image(
+                image, lease, lane, spec.options, target, recent=recent, turn=turn, show=show
+            )
         outcome = ImageOutcome(
             watch=spec.id,
             path=found.relative,
@@ -295,6 +293,7 @@ class Pipeline:
                     raise
                 await self._wait(error, slot)
         self._go_on()
+        self._feed.previews.drop(outcome.watch, outcome.path)
         crashpoints.reach("before-notify")
         self._feed.notify()
         self._ended(outcome, records)
