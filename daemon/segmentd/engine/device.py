@@ -9,9 +9,14 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from segmentd.compute import crf
 from segmentd.compute.fast_features import Floats
 from segmentd.compute.normalize import Scale
+from segmentd.engine.array_models import ArrayModel
 from segmentd.engine.predictor import Predictor
+
+# What a device has in its memory: forests on filters, and networks.
+DeviceModel = Predictor | ArrayModel
 
 NOT_A_NUMBER = 255
 
@@ -26,6 +31,10 @@ class DeviceOutOfMemoryError(Exception):
 
 class NoRoomError(Exception):
     """A model cannot be brought now, since others are in use; the message says what a device has."""
+
+
+class DeviceRefusesError(Exception):
+    """The device is well, but cannot compute this model; the message says why."""
 
 
 class DeviceLostError(Exception):
@@ -83,14 +92,20 @@ class Device(Protocol):
     def free_bytes(self) -> int | None:
         """What models may still take on the device, whoever uses the rest; None where it cannot tell."""
 
-    def load(self, model: Predictor) -> None:
-        """Bring a model to the device. Raises DeviceOutOfMemoryError, DeviceLostError."""
+    def load(self, model: DeviceModel) -> None:
+        """Bring a model to the device. Raises DeviceOutOfMemoryError, DeviceRefusesError, DeviceLostError."""
 
-    def unload(self, model: Predictor) -> None:
+    def unload(self, model: DeviceModel) -> None:
         """Make room."""
 
     def run(self, batch: Batch) -> list[DeviceTile]:
         """Compute a batch of tiles. Raises DeviceOutOfMemoryError, DeviceLostError."""
+
+    def evaluate(self, model: ArrayModel, values: Floats) -> Floats:
+        """What a network makes of arrays, each for itself. Raises as `load`."""
+
+    def marginals(self, window: crf.Window, parameters: crf.Parameters) -> Floats:
+        """As `segmentd.compute.crf.infer`. Raises as `load`."""
 
     def close(self) -> None:
         """Give back what it holds; it may be opened again."""

@@ -12,12 +12,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from segmentd.compute import crf
+from segmentd.compute.fast_features import Floats
+from segmentd.engine.array_models import ArrayModel, Offload
+from segmentd.engine.array_turns import ArrayTurns
 from segmentd.engine.crf_job import CrfJob
-from segmentd.engine.device import Device
-from segmentd.engine.device_turns import DeviceTurns, MemoryRules, Trail, UseCpuError
+from segmentd.engine.device import Device, DeviceModel
+from segmentd.engine.device_turns import MemoryRules, Trail, UseCpuError
 from segmentd.engine.lane import CpuLane
 from segmentd.engine.lanes import DeviceState, TileListener, strips
-from segmentd.engine.loaded import DeepJob, ForestJob, Job, Loaded, LoadedForest
+from segmentd.engine.loaded import DeepJob, ForestJob, Job, Loaded
 from segmentd.engine.predictor import Predictor
 from segmentd.engine.scoring import ScoredPart
 from segmentd.engine.segmenter import Band, BandResult, TileResult
@@ -26,7 +30,7 @@ from segmentd.errors import Reason, SegmentdError
 from segmentd.records import ModelCard, SegmentOptions
 
 DEFAULT_RULES = MemoryRules()
-_COMPUTED_BY_CPU: dict[type, str] = {CrfJob: "conditional random fields", DeepJob: "deep features"}
+FOREST_ON_CPU = "the forest on deep features is computed on the CPU"
 
 
 class DeviceLane:
@@ -62,7 +66,7 @@ class DeviceLane:
         self._cpu = cpu
         self._required = required
         self._wanted = wanted
-        self._turns = DeviceTurns(device, required, clock, rules, self._wanted_models)
+        self._turns = ArrayTurns(device, required, clock, rules, self._wanted_models)
 
     def load(self, path: Path) -> ModelCard:
         """As `CpuLane.load`; the model is brought to the device, too, if that can be used."""
@@ -72,8 +76,8 @@ class DeviceLane:
 
     def bring(self, path: Path) -> None:
         """Bring a model that the CPU lane has loaded to the device, too, if that can be used."""
-        self._turns.keep_only(_forests(self._cpu.models()))
-        model = self._forest(path)
+        self._turns.keep_only(_for_devices(self._cpu.models()))
+        model = self._on_device(path)
         if model is not None:
             self._turns.bring(model)
 
@@ -84,22 +88,22 @@ class DeviceLane:
 
     def forget_unloaded(self) -> None:
         """Take off the device what the CPU lane has forgotten."""
-        self._turns.keep_only(_forests(self._cpu.models()))
+        self._turns.keep_only(_for_devices(self._cpu.models()))
 
     def pin(self, path: Path) -> None:
         """Keep a loaded model on the device until it is unloaded; DEVICE_UNAVAILABLE where it has no room."""
-        model = self._forest(path)
+        model = self._on_device(path)
         if model is not None:
             self._turns.pin(model)
 
     def device_of(self, path: Path) -> str:
         """The device where it has the model, else the CPU."""
-        model = self._forest(path)
+        model = self._on_device(path)
         return self.name if model is not None and self._turns.has(model) else self._cpu.name
 
     def at_hand(self, path: Path) -> bool:
         """Whether the model is on the device, or is none for it."""
-        model = self._forest(path)
+        model = self._on_device(path)
         return model is None or self._turns.has(model)
 
     def tidy(self) -> None:
@@ -123,8 +127,10 @@ class DeviceLane:
             DEVICE_UNAVAILABLE where the device is required and cannot be used.
         """
         began = time.perf_counter()
-        job = self._cpu.job(path, source, options, channels, digest)
         trail = Trail()
+        job = self._cpu.job(path, source, options, channels, digest, self._offload(trail))
+        if self._on_device(path) is None:
+            self._turn_to_cpu(trail, f"{self.name} was not given the network")
         try:
             for strip in strips(job, lambda band: self._tiles(job, band, trail), on_tile):
                 seconds = time.perf_counter() - began
@@ -142,9 +148,14 @@ class DeviceLane:
         channels: slice = slice(None),
         digest: str | None = None,
     ) -> Iterator[ScoredPart]:
-        """As `CpuLane.scores`, on the CPU; DEVICE_UNAVAILABLE where the device is required."""
-        self._turn_to_cpu(Trail(), f"{self.name} computes no scores in this version")
-        yield from self._cpu.scores(path, source, options, channels, digest)
+        """As `CpuLane.scores`; DEVICE_UNAVAILABLE for forests on filters where the device is required."""
+        trail = Trail()
+        if isinstance(self._on_device(path), Predictor):
+            self._turn_to_cpu(trail, f"{self.name} computes no scores of forests in this version")
+        try:
+            yield from self._cpu.scores(path, source, options, channels, digest, self._offload(trail))
+        finally:
+            self._turns.end(trail)
 
     def devices(self) -> list[DeviceState]:
         """The device, and the CPU beside it, with the reason why that is used now."""
@@ -172,8 +183,7 @@ class DeviceLane:
     def _tiles(self, job: Job, band: Band, trail: Trail) -> Iterator[TileResult]:
         """The tiles of a band as they are done, on the device while that can be used."""
         if not isinstance(job, ForestJob):
-            what = _COMPUTED_BY_CPU.get(type(job), "imported networks")
-            self._turn_to_cpu(trail, f"{self.name} computes no {what} in this version")
+            self._note_forest(job, trail)
             yield from self._cpu.tiles(job.work(band))
             return
         left = deque(job.tiles(band))
@@ -191,6 +201,37 @@ class DeviceLane:
                     trail.note(self.name)
                 yield from done
 
+    def _note_forest(self, job: Job, trail: Trail) -> None:
+        """Forests beside networks and fields are the CPU's part."""
+        inner = job.plane if isinstance(job, CrfJob) else job
+        if isinstance(inner, ForestJob):
+            self._turn_to_cpu(trail, f"{self.name} computes no probabilities of forests in this version")
+        elif isinstance(inner, DeepJob):
+            trail.note(self._cpu.name, trail.reason or FOREST_ON_CPU)
+
+    def _offload(self, trail: Trail) -> Offload:
+        """What planes are computed with; where the device cannot be used that is the CPU."""
+
+        def evaluate(model: ArrayModel, values: Floats) -> Floats:
+            try:
+                found = self._turns.evaluate(model, values, trail)
+            except UseCpuError as error:
+                self._turn_to_cpu(trail, str(error))
+                return model.on_cpu()(values)
+            trail.note(self.name)
+            return found
+
+        def marginals(window: crf.Window, parameters: crf.Parameters) -> Floats:
+            try:
+                found = self._turns.marginals(window, parameters, trail)
+            except UseCpuError as error:
+                self._turn_to_cpu(trail, str(error))
+                return self._cpu.refiner.marginals(window, parameters)
+            trail.note(self.name)
+            return found
+
+        return Offload(evaluate, marginals)
+
     def _turn_to_cpu(self, trail: Trail, why: str) -> None:
         if self._required:
             raise SegmentdError(
@@ -200,17 +241,16 @@ class DeviceLane:
             )
         trail.note(self._cpu.name, f"{why}; computed on the CPU")
 
-    def _forest(self, path: Path) -> Predictor | None:
-        """What the device could compute with of a loaded model; None for networks and what is not loaded."""
+    def _on_device(self, path: Path) -> DeviceModel | None:
+        """What the device could compute with of a loaded model; None for what is not loaded."""
         try:
-            loaded = self._cpu.model(path)
+            return self._cpu.model(path).on_device
         except SegmentdError:
             return None
-        return loaded.predictor if isinstance(loaded, LoadedForest) else None
 
-    def _wanted_models(self) -> list[Predictor]:
-        return [model for path in self._wanted() if (model := self._forest(Path(path))) is not None]
+    def _wanted_models(self) -> list[DeviceModel]:
+        return [model for path in self._wanted() if (model := self._on_device(Path(path))) is not None]
 
 
-def _forests(models: Sequence[Loaded]) -> list[Predictor]:
-    return [model.predictor for model in models if isinstance(model, LoadedForest)]
+def _for_devices(models: Sequence[Loaded]) -> list[DeviceModel]:
+    return [model.on_device for model in models if model.on_device is not None]

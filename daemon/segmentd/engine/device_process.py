@@ -8,7 +8,6 @@ inside the old process can. Tiles and results lie in memory that both processes 
 from __future__ import annotations
 
 import math
-import mmap
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,15 +17,25 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from segmentd.engine.device import Batch, DeviceLostError, DeviceOutOfMemoryError, DeviceTile
-from segmentd.engine.predictor import Predictor
+from segmentd.compute import crf
+from segmentd.compute.fast_features import Floats
+from segmentd.engine import model_messages, shared_memory
+from segmentd.engine.array_models import ArrayModel
+from segmentd.engine.device import (
+    Batch,
+    DeviceLostError,
+    DeviceModel,
+    DeviceOutOfMemoryError,
+    DeviceRefusesError,
+    DeviceTile,
+)
+from segmentd.engine.shared_memory import SharedMemory, array_at, described
 from segmentd.errors import SegmentdError
-from segmentd.models import bundle
 from segmentd.workers import WorkerPool, wire
 
 CHILD = "segmentd.engine.device_child"
 ADVICE = "another process takes its place later"
-ALIGNMENT = 64
+BYTE, FLOAT = np.dtype(np.uint8), np.dtype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -76,8 +85,8 @@ class DeviceProcess:
         self._deadlines = deadlines or Deadlines()
         self._packages = packages
         self._pool: WorkerPool | None = None
-        self._memory = _SharedMemory()
-        self._numbers: dict[Predictor, int] = {}
+        self._memory = SharedMemory()
+        self._numbers: dict[DeviceModel, int] = {}
         self._next_number = count()
 
     def open(self) -> None:
@@ -101,27 +110,21 @@ class DeviceProcess:
         free = self._ask(f"{CHILD}:free_bytes", {})
         return None if free is None else int(free)
 
-    def load(self, model: Predictor) -> None:
+    def load(self, model: DeviceModel) -> None:
         """Send a model over."""
-        plan, forest = model.plan, model.forest
-        records = plan.steps.view(np.uint8), plan.weights, plan.plane_of_feature, forest.nodes.view(np.uint8)
-        described, memory = wire.pack_arrays([*records, forest.roots, forest.leaf_trees, forest.leaf_values])
+        message, arrays = model_messages.packed(model)
+        where, memory = wire.pack_arrays(arrays)
         number = next(self._next_number)
-        arguments = {
-            "model": number,
-            "card": bundle.manifest_of(model.card),
-            "plan": [plan.channel_count, plan.plane_count, plan.reach_px, plan.sobel_images],
-            "forest": [forest.class_count, forest.plane_count],
-            "arrays": described,
-        }
+        arguments = {"model": number, "message": message, "arrays": where}
         try:
-            self._ask(f"{CHILD}:load", arguments, [] if memory is None else [memory])
+            # Libraries of networks take their time when they are first needed.
+            self._ask(f"{CHILD}:load", arguments, [] if memory is None else [memory], self._deadlines.opening)
         finally:
             if memory is not None:
                 os.close(memory)
         self._numbers[model] = number
 
-    def unload(self, model: Predictor) -> None:
+    def unload(self, model: DeviceModel) -> None:
         """Have the process forget a model."""
         number = self._numbers.pop(model, None)
         if number is not None:
@@ -129,33 +132,62 @@ class DeviceProcess:
 
     def run(self, batch: Batch) -> list[DeviceTile]:
         """Have a batch computed."""
-        number = self._numbers.get(batch.model)
-        if number is None:
-            raise DeviceLostError("the model is not on the device")
-        sizes = [2 * math.prod(_core(tile, batch.model.reach_px)) for tile in batch.tiles]
-        places = _places([*(tile.nbytes for tile in batch.tiles), *sizes])
-        room = self._memory.room(places[-1])
-        for tile, place in zip(batch.tiles, places, strict=False):
-            room[place : place + tile.nbytes].view(tile.dtype).reshape(tile.shape)[:] = tile
-        results = places[len(batch.tiles) : -1]
+        number = self._number(batch.model)
+        shapes = [(2, *_core(tile, batch.model.reach_px)) for tile in batch.tiles]
+        sizes = [*(tile.nbytes for tile in batch.tiles), *(math.prod(shape) for shape in shapes)]
+        begins = shared_memory.places(sizes)
+        room = self._memory.room(begins[-1])
+        count = len(batch.tiles)
+        tiles = [described(tile.dtype, tile.shape, at) for tile, at in zip(batch.tiles, begins, strict=False)]
+        results = [described(BYTE, shape, at) for shape, at in zip(shapes, begins[count:-1], strict=True)]
+        for tile, where in zip(batch.tiles, tiles, strict=True):
+            array_at(room, where)[:] = tile
+        scale = batch.scale
         arguments = {
             "model": number,
-            "scale": None
-            if batch.scale is None
-            else [batch.scale.offset.tolist(), batch.scale.divisor.tolist()],
+            "scale": None if scale is None else [scale.offset.tolist(), scale.divisor.tolist()],
             "level": batch.level.tolist(),
-            "tiles": [
-                {"dtype": tile.dtype.name, "shape": tile.shape, "place": place, "result": result}
-                for tile, place, result in zip(batch.tiles, places, results, strict=False)
-            ],
+            "tiles": tiles,
+            "results": results,
         }
         self._ask(f"{CHILD}:run", arguments, [self._memory.descriptor])
-        found = []
-        for tile, place, size in zip(batch.tiles, results, sizes, strict=True):
-            shape = (2, *_core(tile, batch.model.reach_px))
-            labels, confidence = room[place : place + size].reshape(shape).copy()
-            found.append(DeviceTile(labels, confidence))
-        return found
+        return [DeviceTile(*array_at(room, where).copy()) for where in results]
+
+    def evaluate(self, model: ArrayModel, values: Floats) -> Floats:
+        """Have a network make something of arrays."""
+        return self._made(f"{CHILD}:evaluate", [values], model.made(values.shape), model=self._number(model))
+
+    def marginals(self, window: crf.Window, parameters: crf.Parameters) -> Floats:
+        """Have a window put through the conditional random field."""
+        return self._made(
+            f"{CHILD}:marginals",
+            [window.scores, window.guide],
+            window.scores.shape,
+            place=[window.y, window.x],
+            parameters=parameters.as_dict(),
+        )
+
+    def _number(self, model: DeviceModel) -> int:
+        number = self._numbers.get(model)
+        if number is None:
+            raise DeviceLostError("the model is not on the device")
+        return number
+
+    def _made(self, target: str, given: Sequence[Floats], shape: Sequence[int], **more: Any) -> Floats:
+        """Have one array made of others, all through shared memory."""
+        begins = shared_memory.places(
+            [*(values.nbytes for values in given), FLOAT.itemsize * math.prod(shape)]
+        )
+        room = self._memory.room(begins[-1])
+        *taken, result = (
+            described(FLOAT, one, at)
+            for one, at in zip([*(values.shape for values in given), shape], begins, strict=False)
+        )
+        for values, where in zip(given, taken, strict=True):
+            array_at(room, where)[:] = values
+        self._ask(target, {"given": taken, "result": result, **more}, [self._memory.descriptor])
+        made: Floats = array_at(room, result).copy()
+        return made
 
     def _ask(
         self, target: str, arguments: dict[str, Any], fds: Sequence[int] = (), seconds: float | None = None
@@ -169,42 +201,13 @@ class DeviceProcess:
             raise DeviceLostError(error.message) from error
         if "out_of_memory" in answer:
             raise DeviceOutOfMemoryError(int(answer["out_of_memory"]))
+        if "refused" in answer:
+            raise DeviceRefusesError(str(answer["refused"]))
         if "lost" in answer:
             raise DeviceLostError(str(answer["lost"]))
         return answer["done"]
 
 
-class _SharedMemory:
-    """Memory that two processes see; it grows to what was needed most. It has no name to be left over."""
-
-    def __init__(self) -> None:
-        self.descriptor = -1
-        self._bytes: npt.NDArray[np.uint8] = np.empty(0, np.uint8)
-
-    def room(self, size: int) -> npt.NDArray[np.uint8]:
-        """The first `size` bytes."""
-        if self.descriptor < 0:
-            self.descriptor = os.memfd_create("segmentd-tiles", os.MFD_CLOEXEC)
-        if size > self._bytes.size:
-            os.ftruncate(self.descriptor, size)
-            self._bytes = np.frombuffer(mmap.mmap(self.descriptor, size), np.uint8)
-        return self._bytes[:size]
-
-    def close(self) -> None:
-        """Give it back."""
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
-            self.descriptor, self._bytes = -1, np.empty(0, np.uint8)
-
-
 def _core(tile: npt.NDArray[np.generic], reach_px: int) -> tuple[int, int]:
     """Height and width of what a tile answers for."""
     return tile.shape[1] - 2 * reach_px, tile.shape[2] - 2 * reach_px
-
-
-def _places(sizes: Sequence[int]) -> list[int]:
-    """Where pieces of these sizes begin, one behind the other, and where the last one ends."""
-    places = [0]
-    for size in sizes:
-        places.append(places[-1] + -(-size // ALIGNMENT) * ALIGNMENT)
-    return places

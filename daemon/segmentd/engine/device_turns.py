@@ -16,20 +16,21 @@ from segmentd.engine.device import (
     Batch,
     Device,
     DeviceLostError,
+    DeviceModel,
     DeviceOutOfMemoryError,
+    DeviceRefusesError,
     NoRoomError,
 )
 from segmentd.engine.device_memory import DEFAULT_BUDGET, DeviceMemory, Hold, MemoryState
 from segmentd.engine.ladder import BackOff, Fit
 from segmentd.engine.loaded import ForestJob
-from segmentd.engine.predictor import Predictor
 from segmentd.engine.segmenter import Band, TileResult
 from segmentd.errors import Reason, SegmentdError
 from segmentd.records import Region
 
 # How long a plane that must not be computed on the CPU waits for others to make room.
 LONGEST_WAIT_FOR_ROOM_SECONDS = 10.0
-_ROOM_PAUSE_SECONDS = 0.01
+ROOM_PAUSE_SECONDS = 0.01
 _log = telemetry.get_logger(__name__)
 
 
@@ -47,12 +48,16 @@ class MemoryRules:
 
 @dataclass
 class Trail:
-    """The devices that computed a plane, why not the preferred one alone, and its hold on the model."""
+    """The devices that computed a plane, why not the preferred one alone, and its hold on the model.
+
+    `ended` keeps pieces of a plane that was given up from holding the model for ever.
+    """
 
     devices: set[str] = field(default_factory=set)
     reason: str = ""
     hold: Hold = field(default_factory=Hold)
     no_room_since: float | None = None
+    ended: bool = False
 
     def note(self, device: str, reason: str = "") -> None:
         """A part was computed."""
@@ -61,7 +66,7 @@ class Trail:
 
 
 @dataclass
-class _Fare:
+class Fare:
     """How a model fares on the device."""
 
     fit: Fit
@@ -91,7 +96,7 @@ class DeviceTurns:
         required: bool,
         clock: Callable[[], float],
         rules: MemoryRules,
-        wanted: Callable[[], Sequence[Predictor]],
+        wanted: Callable[[], Sequence[DeviceModel]],
     ) -> None:
         self.activity = Activity(clock)
         self._device = device
@@ -100,7 +105,7 @@ class DeviceTurns:
         self._idle_seconds = rules.idle_seconds
         self._turn = threading.Lock()
         self._back_off = BackOff()
-        self._fares: dict[Predictor, _Fare] = {}
+        self._fares: dict[DeviceModel, Fare] = {}
         self._memory = DeviceMemory(device, rules.budget, clock, wanted)
 
     @property
@@ -112,11 +117,11 @@ class DeviceTurns:
         """What is on the device; does not wait for a turn."""
         return self._memory.state
 
-    def has(self, model: Predictor) -> bool:
+    def has(self, model: DeviceModel) -> bool:
         """Whether a model is on the device."""
         return self._memory.has(model)
 
-    def bring(self, model: Predictor) -> None:
+    def bring(self, model: DeviceModel) -> None:
         """Bring a model to the device, if that can be used and has room."""
         with self._turn:
             fare = self._fare(model)
@@ -132,10 +137,12 @@ class DeviceTurns:
                 )
             except DeviceOutOfMemoryError as error:
                 self._out_of_memory(fare, error, [], may_cut=False)
+            except DeviceRefusesError as error:
+                self._refused(fare, error)
             except DeviceLostError as error:
                 self._lost(error)
 
-    def pin(self, model: Predictor) -> None:
+    def pin(self, model: DeviceModel) -> None:
         """Keep a model on the device until it is forgotten.
 
         Raises
@@ -149,7 +156,7 @@ class DeviceTurns:
                 if not why:
                     self._memory.pin(model)
                     return
-            except (NoRoomError, DeviceOutOfMemoryError) as error:
+            except (NoRoomError, DeviceOutOfMemoryError, DeviceRefusesError) as error:
                 why = f"{self._device.name} {error}"
             except DeviceLostError as error:
                 self._lost(error)
@@ -159,7 +166,7 @@ class DeviceTurns:
             Reason.DEVICE_UNAVAILABLE, f"model '{model.card.id}' cannot be kept: {why}; {advice}"
         )
 
-    def keep_only(self, models: Iterable[Predictor]) -> None:
+    def keep_only(self, models: Iterable[DeviceModel]) -> None:
         """Take off the device what is no longer loaded."""
         with self._turn, self._losses_noted():
             for model in self._fares.keys() - set(models):
@@ -180,6 +187,7 @@ class DeviceTurns:
     def end(self, trail: Trail) -> None:
         """A plane has ended."""
         with self._turn:
+            trail.ended = True
             self._memory.release(trail.hold)
 
     def try_batch(self, job: ForestJob, band: Band, left: deque[Region], trail: Trail) -> list[TileResult]:
@@ -216,7 +224,7 @@ class DeviceTurns:
                 trail.no_room_since = None
                 return tiles
         if trail.no_room_since is not None:
-            time.sleep(_ROOM_PAUSE_SECONDS)  # others have their turn meanwhile
+            time.sleep(ROOM_PAUSE_SECONDS)  # others have their turn meanwhile
         return []
 
     @contextmanager
@@ -236,7 +244,7 @@ class DeviceTurns:
             trail.no_room_since = None
             raise UseCpuError(f"{self._device.name} {error}")
 
-    def _why_not(self, fare: _Fare) -> str:
+    def _why_not(self, fare: Fare) -> str:
         """Why the device is not to be tried now for a model; empty where it is."""
         now = self._clock()
         for back_off in (self._back_off, fare.back_off):
@@ -245,7 +253,7 @@ class DeviceTurns:
         return ""
 
     def _out_of_memory(
-        self, fare: _Fare, error: DeviceOutOfMemoryError, batch: list[Region], may_cut: bool
+        self, fare: Fare, error: DeviceOutOfMemoryError, batch: list[Region], may_cut: bool
     ) -> None:
         now, name = self._clock(), self._device.name
         if error.batch and fare.fit.shrink(now, batch, may_cut):
@@ -254,14 +262,19 @@ class DeviceTurns:
         fare.back_off.failed(now, f"is out of memory ({error})")
         _log.warning("the CPU takes over a model", device=name, why=str(error))
 
+    def _refused(self, fare: Fare, error: DeviceRefusesError) -> None:
+        """The model is not for the device; tried again later, since drivers and packages are mended."""
+        fare.back_off.failed(self._clock(), f"cannot compute the model ({error})")
+        _log.warning("the CPU takes over a model", device=self._device.name, why=str(error))
+
     def _lost(self, error: DeviceLostError) -> None:
         """Everything on the device is gone, other models too."""
         self._back_off.failed(self._clock(), f"was lost ({error})")
         self._memory.lost()
         _log.warning("the CPU takes over from a device", device=self._device.name, why=str(error))
 
-    def _fare(self, model: Predictor) -> _Fare:
-        return self._fares.setdefault(model, _Fare(Fit(self._device.max_batch), BackOff()))
+    def _fare(self, model: DeviceModel) -> Fare:
+        return self._fares.setdefault(model, Fare(Fit(self._device.max_batch), BackOff()))
 
 
 def _run(device: Device, job: ForestJob, band: Band, cores: Sequence[Region]) -> list[TileResult]:

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Protocol
 
 from segmentd.compute.deep import Extractor
+from segmentd.engine.array_models import Evaluate
 from segmentd.engine.deep_predictor import DeepPredictor
+from segmentd.engine.device import DeviceModel
 from segmentd.engine.network_job import NetworkJob, NetworkRuntime
 from segmentd.engine.predictor import Predictor, make_predictor
 from segmentd.engine.segmenter import Band, BandResult, PlaneJob, ScoredPlane, TileResult
@@ -54,8 +56,18 @@ class Loaded(Protocol):
 
     card: ModelCard
 
-    def job(self, source: PlaneSource, channels: slice, options: SegmentOptions) -> ModelJob:
-        """Make a plane ready to be computed."""
+    @property
+    def on_device(self) -> DeviceModel | None:
+        """What a device computes; None where it was not kept."""
+
+    def job(
+        self,
+        source: PlaneSource,
+        channels: slice,
+        options: SegmentOptions,
+        evaluate: Evaluate | None = None,
+    ) -> ModelJob:
+        """Make a plane ready to be computed, where there are networks in it by `evaluate`, if given."""
 
 
 class TileJob(PlaneJob):
@@ -101,10 +113,16 @@ class LoadedForest:
 
     def __init__(self, model: Model) -> None:
         self.card = model.card
-        self.predictor = make_predictor(model)
+        self.predictor = self.on_device = make_predictor(model)
 
-    def job(self, source: PlaneSource, channels: slice, options: SegmentOptions) -> ForestJob:
-        """Make a plane ready to be computed."""
+    def job(
+        self,
+        source: PlaneSource,
+        channels: slice,
+        options: SegmentOptions,
+        evaluate: Evaluate | None = None,
+    ) -> ForestJob:
+        """Make a plane ready to be computed; there are no networks in it."""
         return ForestJob(self.predictor, source, channels, options)
 
 
@@ -114,25 +132,42 @@ class LoadedDeepForest:
     def __init__(self, model: Model, extractor: Extractor) -> None:
         self.card = model.card
         self._predictor = DeepPredictor(model, extractor)
+        self.on_device = self._predictor.on_device
 
-    def job(self, source: PlaneSource, channels: slice, options: SegmentOptions) -> DeepJob:
+    def job(
+        self,
+        source: PlaneSource,
+        channels: slice,
+        options: SegmentOptions,
+        evaluate: Evaluate | None = None,
+    ) -> DeepJob:
         """Make a plane ready to be computed."""
-        return DeepJob(self._predictor, source, channels, options)
+        predictor = self._predictor if evaluate is None else self._predictor.through(evaluate)
+        return DeepJob(predictor, source, channels, options)
 
 
 class LoadedNetwork(NetworkRuntime):
     """A network in memory."""
 
-    def job(self, source: PlaneSource, channels: slice, options: SegmentOptions) -> NetworkJob:
+    def job(
+        self,
+        source: PlaneSource,
+        channels: slice,
+        options: SegmentOptions,
+        evaluate: Evaluate | None = None,
+    ) -> NetworkJob:
         """Make a plane ready to be computed."""
         kind = VolumeJob if self.spec.tile_depth else NetworkJob
-        return kind(self, source, channels, options)
+        return kind(self.through(evaluate), source, channels, options)
 
 
-def make_ready(model: AnyModel, threads: int, vgg19_weights: Path | None = None) -> Loaded:
+def make_ready(
+    model: AnyModel, threads: int, vgg19_weights: Path | None = None, for_devices: bool = False
+) -> Loaded:
     """Bring a model to the CPU; a network is tried in a process of its own before.
 
-    `vgg19_weights` is the file of what deep features are computed with; Keras' cache for None.
+    `vgg19_weights` is the file of what deep features are computed with; Keras' cache for None. With
+    `for_devices` what these need of a network is kept.
 
     Raises
     ------
@@ -144,4 +179,4 @@ def make_ready(model: AnyModel, threads: int, vgg19_weights: Path | None = None)
             return LoadedDeepForest(model, for_model(model, vgg19_weights, threads))
         return LoadedForest(model)
     trial.run(model)
-    return LoadedNetwork(model, threads)
+    return LoadedNetwork(model, threads, for_devices)

@@ -15,14 +15,19 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from segmentd.compute import crf
+from segmentd.compute.fast_features import Floats
+from segmentd.engine.array_models import ArrayModel, Compute
 from segmentd.engine.device import (
     NOT_A_NUMBER,
     Batch,
     DeviceLostError,
+    DeviceModel,
     DeviceOutOfMemoryError,
     DeviceTile,
 )
 from segmentd.engine.predictor import Cut, Predictor
+from segmentd.engine.refiner import infer_here
 from segmentd.errors import ConfigurationError
 from segmentd.records import Region
 
@@ -96,7 +101,7 @@ class SimulatedDevice:
         self._fault = fault
         self._sleep = sleep
         self._batches = 0
-        self._loaded: set[Predictor] = set()
+        self._loaded: dict[DeviceModel, Compute | None] = {}
 
     def open(self) -> None:
         """Begin anew."""
@@ -109,24 +114,44 @@ class SimulatedDevice:
             return None
         return int(self._fault.number) - sum(model.size_bytes for model in self._loaded)
 
-    def load(self, model: Predictor) -> None:
+    def load(self, model: DeviceModel) -> None:
         """Keep a model in mind."""
         free = self.free_bytes()
         if free is not None and model.size_bytes > free:
             raise DeviceOutOfMemoryError(0)
-        self._loaded.add(model)
+        self._loaded[model] = None if isinstance(model, Predictor) else model.on_cpu()
 
-    def unload(self, model: Predictor) -> None:
+    def unload(self, model: DeviceModel) -> None:
         """Forget a model."""
-        self._loaded.discard(model)
+        self._loaded.pop(model, None)
 
     def run(self, batch: Batch) -> list[DeviceTile]:
         """Compute with the CPU's code, and fail where the fault says so."""
         if batch.model not in self._loaded:
             raise DeviceLostError("the model is not on the device")
+        broken = self._begin(len(batch.tiles))
+        return [_tile(batch, tile, broken) for tile in batch.tiles]
+
+    def evaluate(self, model: ArrayModel, values: Floats) -> Floats:
+        """As `run`, for a network; each array counts as a tile."""
+        compute = self._loaded.get(model)
+        if compute is None:
+            raise DeviceLostError("the model is not on the device")
+        broken = self._begin(len(values))
+        found = compute(values)
+        return np.full_like(found, np.nan) if broken else found
+
+    def marginals(self, window: crf.Window, parameters: crf.Parameters) -> Floats:
+        """As `run`, for a window, by what the CPU would use."""
+        broken = self._begin(1)
+        found = infer_here(window, parameters)
+        return np.full_like(found, np.nan) if broken else found
+
+    def _begin(self, tiles: int) -> bool:
+        """Fail, or count a batch; returns whether what it makes shall be no numbers."""
         kind, number = self._fault.kind, self._fault.number
-        if kind == "oom_always" or (kind == "oom_above" and len(batch.tiles) > number):
-            raise DeviceOutOfMemoryError(len(batch.tiles))
+        if kind == "oom_always" or (kind == "oom_above" and tiles > number):
+            raise DeviceOutOfMemoryError(tiles)
         broken = kind.endswith("_after") and self._batches >= number
         if broken and kind == "lost_after":
             raise DeviceLostError("as SEGMENTD_FAKE_DEVICE asks for")
@@ -137,7 +162,7 @@ class SimulatedDevice:
         if kind == "slow":
             self._sleep(number)
         self._batches += 1
-        return [_tile(batch, tile, broken) for tile in batch.tiles]
+        return broken
 
     def close(self) -> None:
         """Forget all models."""

@@ -1,0 +1,132 @@
+"""The use of one device for arrays: what networks make of tiles, and the conditional random field."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from segmentd import telemetry
+from segmentd.compute import crf
+from segmentd.compute.fast_features import Floats
+from segmentd.engine import acceptance
+from segmentd.engine.array_models import ArrayModel
+from segmentd.engine.device import (
+    Device,
+    DeviceLostError,
+    DeviceModel,
+    DeviceOutOfMemoryError,
+    DeviceRefusesError,
+    NoRoomError,
+)
+from segmentd.engine.device_turns import (
+    ROOM_PAUSE_SECONDS,
+    DeviceTurns,
+    Fare,
+    MemoryRules,
+    Trail,
+    UseCpuError,
+)
+from segmentd.engine.ladder import BackOff, Fit
+
+_log = telemetry.get_logger(__name__)
+
+
+class ArrayTurns(DeviceTurns):
+    """As `DeviceTurns`, for models of all kinds; calls may come from many threads."""
+
+    def __init__(
+        self,
+        device: Device,
+        required: bool,
+        clock: Callable[[], float],
+        rules: MemoryRules,
+        wanted: Callable[[], Sequence[DeviceModel]],
+    ) -> None:
+        super().__init__(device, required, clock, rules, wanted)
+        self._field = Fare(Fit(1), BackOff())
+        self._field_tried_in = 0
+
+    def evaluate(self, model: ArrayModel, values: Floats, trail: Trail) -> Floats:
+        """What a model makes of arrays, as many at once as have room.
+
+        Raises
+        ------
+        UseCpuError
+            The device is not to be tried now.
+        """
+        made: list[Floats] = []
+        left = values
+        while len(left):
+            fare = self._fare(model)
+
+            def compute(left: Floats = left, fare: Fare = fare) -> Floats:
+                self._memory.hold(trail.hold, model)
+                return self._computed(model, left[: fare.fit.batch])
+
+            part = self._attempt(fare, trail, compute)
+            if part is not None:
+                made.append(part)
+                left = left[len(part) :]
+        return made[0] if len(made) == 1 else np.concatenate(made)
+
+    def marginals(self, window: crf.Window, parameters: crf.Parameters, trail: Trail) -> Floats:
+        """As `segmentd.compute.crf.infer`; UseCpuError where the device is not to be tried now."""
+
+        def compute() -> Floats:
+            self._memory.open()
+            if self._field_tried_in != self._memory.opening:
+                acceptance.try_field(self._device)
+                self._field_tried_in = self._memory.opening
+            found = self._device.marginals(window, parameters)
+            if not np.isfinite(found).all():
+                raise DeviceLostError(acceptance.NOT_NUMBERS)
+            return found
+
+        while True:
+            found = self._attempt(self._field, trail, compute)
+            if found is not None:
+                return found
+
+    def _computed(self, model: ArrayModel, part: Floats) -> Floats:
+        found = self._device.evaluate(model, part)
+        # A network may really make such values; then the CPU's way shows them as well.
+        if not np.isfinite(found).all() and np.isfinite(model.on_cpu()(part)).all():
+            raise DeviceLostError(acceptance.NOT_NUMBERS)
+        return found
+
+    def _attempt(self, fare: Fare, trail: Trail, compute: Callable[[], Floats]) -> Floats | None:
+        """Take a turn; None where that failed and is to be tried again, if only to hear why not."""
+        with self._turn:
+            why_not = "the plane was given up" if trail.ended else self._why_not(fare)
+            if why_not:
+                raise UseCpuError(why_not)
+            fare.fit.grow(self._clock())
+            try:
+                with self.activity.piece():
+                    found = compute()
+            except NoRoomError as error:
+                self._no_room(error, trail)
+            except DeviceOutOfMemoryError as error:
+                self._less_at_once(fare, error)
+            except DeviceRefusesError as error:
+                self._refused(fare, error)
+            except DeviceLostError as error:
+                self._lost(error)
+            else:
+                self._back_off.worked()
+                fare.back_off.worked()
+                trail.no_room_since = None
+                return found
+        if trail.no_room_since is not None:
+            time.sleep(ROOM_PAUSE_SECONDS)  # others have their turn meanwhile
+        return None
+
+    def _less_at_once(self, fare: Fare, error: DeviceOutOfMemoryError) -> None:
+        now, name = self._clock(), self._device.name
+        if fare.fit.fewer(now, error.batch):
+            _log.info("the device takes less at once", device=name, why=str(error), batch=fare.fit.batch)
+            return
+        fare.back_off.failed(now, f"is out of memory ({error})")
+        _log.warning("the CPU takes over a model", device=name, why=str(error))
