@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -177,11 +178,14 @@ def test_the_command_saves_masks(
 
 
 def test_a_daemon_that_falls_behind_is_told(client: Client, nuclei: Image, play: Play) -> None:
-    _, connection = play([message(nuclei[:512, :512], t, t=t) for t in range(30)])
+    begun = threading.Event()
+    first, *others = (message(nuclei[:512, :512], t, t=t) for t in range(30))
+    _, connection = play([first, lambda: begun.wait(60), *others])
     results: list[FrameResult] = []
     paces: list[tuple[bool, Counts]] = []
 
     def slowly(result: FrameResult) -> None:
+        begun.set()
         wait_until(lambda: bridge.counts.received == 30, "all frames have come")
         results.append(result)
 
