@@ -121,17 +121,13 @@ def test_forty_frames_with_little_memory(
         made.now += 1.0
 
 
-@pytest.fixture(scope="module")
-def deep_model(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A forest on deep features of random weights, and these."""
-    pytest.importorskip("tensorflow", reason="needs the extra 'deep'")
-    folder = tmp_path_factory.mktemp("deep")
-    weights = vgg19_files.write(folder)["weights"]
+def deep_forest(folder: Path, weights: Path, plane: np.ndarray) -> Path:
+    """A forest on deep features that tells bright from dark."""
     feature_set = next(one for one in deep_sets() if one.name == "deep50")
     features = deep_features.for_training(feature_set, weights, 1, 2)
-    strokes = np.where(PLANE[0] > 170, 2, np.where(PLANE[0] < 90, 1, 0)).astype(np.uint8)
+    strokes = np.where(plane[0] > 170, 2, np.where(plane[0] < 90, 1, 0)).astype(np.uint8)
     names = [f"channel 1: {name}" for name in feature_set.feature_names]
-    samples = training.collect(PLANE, strokes, feature_set, "none", features.extractor)
+    samples = training.collect(plane, strokes, feature_set, "none", features.extractor)
     forest = training.train(samples, 2, names).forest
     card = replace(
         tiny_model().card,
@@ -141,14 +137,14 @@ def deep_model(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     )
     path = folder / "deep.segmodel"
     bundle.save(bundle.seal(card, forest, features.extractor.projection), path)
-    return path, weights
+    return path
 
 
 @pytest.mark.slow
-def test_deep_features_through_a_device_that_is_lost(
-    deep_model: tuple[Path, Path], benches: list[Bench]
-) -> None:
-    path, weights = deep_model
+def test_deep_features_through_a_device_that_is_lost(tmp_path: Path, benches: list[Bench]) -> None:
+    pytest.importorskip("tensorflow", reason="needs the extra 'deep'")
+    weights = vgg19_files.write(tmp_path)["weights"]
+    path = deep_forest(tmp_path, weights, PLANE)
     cpu = CpuLane(2, vgg19_weights=weights, for_devices=True)
     try:
         cpu.load(path)
