@@ -20,21 +20,19 @@ from segmentd.engine.device import (
     DeviceRefusesError,
     NoRoomError,
 )
-from segmentd.engine.device_turns import (
-    ROOM_PAUSE_SECONDS,
-    DeviceTurns,
-    Fare,
-    MemoryRules,
-    Trail,
-    UseCpuError,
-)
+from segmentd.engine.device_turns import BatchCounts, DeviceTurns, Fare, MemoryRules
 from segmentd.engine.ladder import BackOff, Fit
+from segmentd.engine.tile_orders import Trail
+from segmentd.engine.tile_queue import LONGEST_WAIT_FOR_ROOM_SECONDS, ROOM_PAUSE_SECONDS, UseCpuError
 
 _log = telemetry.get_logger(__name__)
 
 
 class ArrayTurns(DeviceTurns):
-    """As `DeviceTurns`, for models of all kinds; calls may come from many threads."""
+    """As `DeviceTurns`, for models of all kinds; calls may come from many threads.
+
+    Where the device is `required`, planes wait for room on it, as they must not go to the CPU.
+    """
 
     def __init__(
         self,
@@ -44,7 +42,8 @@ class ArrayTurns(DeviceTurns):
         rules: MemoryRules,
         wanted: Callable[[], Sequence[DeviceModel]],
     ) -> None:
-        super().__init__(device, required, clock, rules, wanted)
+        super().__init__(device, clock, rules, wanted)
+        self._required = required
         self._field = Fare(Fit(1), BackOff())
         self._field_tried_in = 0
 
@@ -94,11 +93,13 @@ class ArrayTurns(DeviceTurns):
         # A network may really make such values; then the CPU's way shows them as well.
         if not np.isfinite(found).all() and np.isfinite(model.on_cpu()(part)).all():
             raise DeviceLostError(acceptance.NOT_NUMBERS)
+        done = self.counts
+        self.counts = BatchCounts(done.batches + 1, done.tiles + len(part), done.planes + 1)
         return found
 
     def _attempt(self, fare: Fare, trail: Trail, compute: Callable[[], Floats]) -> Floats | None:
         """Take a turn; None where that failed and is to be tried again, if only to hear why not."""
-        with self._turn:
+        with self._taking_turn():
             why_not = "the plane was given up" if trail.ended else self._why_not(fare)
             if why_not:
                 raise UseCpuError(why_not)
@@ -122,6 +123,15 @@ class ArrayTurns(DeviceTurns):
         if trail.no_room_since is not None:
             time.sleep(ROOM_PAUSE_SECONDS)  # others have their turn meanwhile
         return None
+
+    def _no_room(self, error: NoRoomError, trail: Trail) -> None:
+        """The CPU does a part of the plane meanwhile; where it must not, the plane waits for a while."""
+        now = self._clock()
+        since = now if trail.no_room_since is None else trail.no_room_since
+        trail.no_room_since = since
+        if not self._required or now - since >= LONGEST_WAIT_FOR_ROOM_SECONDS:
+            trail.no_room_since = None
+            raise UseCpuError(f"{self._device.name} {error}")
 
     def _less_at_once(self, fare: Fare, error: DeviceOutOfMemoryError) -> None:
         now, name = self._clock(), self._device.name

@@ -16,6 +16,7 @@ from segmentd.compute.normalize import Scale
 from segmentd.engine import model_messages, simulated_device
 from segmentd.engine.device import (
     Batch,
+    BatchTile,
     Device,
     DeviceLostError,
     DeviceModel,
@@ -99,18 +100,12 @@ def unload(arguments: dict[str, Any], fds: list[int]) -> None:
 @answered
 def run(arguments: dict[str, Any], fds: list[int]) -> None:
     """Compute tiles that lie in shared memory; labels and confidence go there, too."""
-    memory = _shared(fds)
-    model, scale = _models[arguments["model"]], arguments["scale"]
+    memory, model = _shared(fds), _models[arguments["model"]]
     if not isinstance(model, Predictor):
         raise DeviceLostError("tiles of a forest came for a network")
-    batch = Batch(
-        model,
-        None if scale is None else Scale(*(np.array(values, np.float32) for values in scale)),
-        np.array(arguments["level"], np.float32),
-        [array_at(memory, where) for where in arguments["tiles"]],
-    )
-    for where, tile in zip(arguments["results"], _devices[0].run(batch), strict=True):
-        array_at(memory, where)[:] = tile.labels, tile.confidence
+    batch = Batch(model, [_tile(memory, tile) for tile in arguments["tiles"]])
+    for where, tile in zip(arguments["tiles"], _devices[0].run(batch), strict=True):
+        array_at(memory, where["result"])[:] = tile.labels, tile.confidence
 
 
 @answered
@@ -135,3 +130,12 @@ def marginals(arguments: dict[str, Any], fds: list[int]) -> None:
 
 def _shared(fds: list[int]) -> npt.NDArray[np.uint8]:
     return np.frombuffer(mmap.mmap(fds[0], 0), np.uint8)
+
+
+def _tile(memory: npt.NDArray[np.uint8], tile: dict[str, Any]) -> BatchTile:
+    scale = tile["scale"]
+    return BatchTile(
+        array_at(memory, tile["pixels"]),
+        None if scale is None else Scale(*(np.array(values, np.float32) for values in scale)),
+        np.array(tile["level"], np.float32),
+    )

@@ -7,19 +7,18 @@ inside the old process can. Tiles and results lie in memory that both processes 
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from segmentd.compute import crf
 from segmentd.compute.fast_features import Floats
-from segmentd.engine import model_messages, shared_memory
+from segmentd.engine import model_messages
 from segmentd.engine.array_models import ArrayModel
 from segmentd.engine.device import (
     Batch,
@@ -29,7 +28,7 @@ from segmentd.engine.device import (
     DeviceRefusesError,
     DeviceTile,
 )
-from segmentd.engine.shared_memory import SharedMemory, array_at, described
+from segmentd.engine.shared_memory import Place, SharedMemory, array_at
 from segmentd.errors import SegmentdError
 from segmentd.workers import WorkerPool, wire
 
@@ -85,7 +84,7 @@ class DeviceProcess:
         self._deadlines = deadlines or Deadlines()
         self._packages = packages
         self._pool: WorkerPool | None = None
-        self._memory = SharedMemory()
+        self._areas: list[SharedMemory] = []  # that no batch lies in
         self._numbers: dict[DeviceModel, int] = {}
         self._next_number = count()
 
@@ -100,7 +99,8 @@ class DeviceProcess:
     def close(self) -> None:
         """End the process, and with it all that the device has of us."""
         self._numbers.clear()
-        self._memory.close()
+        while self._areas:
+            self._areas.pop().close()
         if self._pool is not None:
             self._pool.close()
             self._pool = None
@@ -130,28 +130,29 @@ class DeviceProcess:
         if number is not None:
             self._ask(f"{CHILD}:unload", {"model": number})
 
+    @contextmanager
+    def prepared(self, batch: Batch) -> Iterator[Batch]:
+        """Copy tiles to memory that the process sees, an area for each batch."""
+        with self._area() as area:
+            yield _laid_out(batch, area)
+
     def run(self, batch: Batch) -> list[DeviceTile]:
         """Have a batch computed."""
-        number = self._number(batch.model)
-        shapes = [(2, *_core(tile, batch.model.reach_px)) for tile in batch.tiles]
-        sizes = [*(tile.nbytes for tile in batch.tiles), *(math.prod(shape) for shape in shapes)]
-        begins = shared_memory.places(sizes)
-        room = self._memory.room(begins[-1])
-        count = len(batch.tiles)
-        tiles = [described(tile.dtype, tile.shape, at) for tile, at in zip(batch.tiles, begins, strict=False)]
-        results = [described(BYTE, shape, at) for shape, at in zip(shapes, begins[count:-1], strict=True)]
-        for tile, where in zip(batch.tiles, tiles, strict=True):
-            array_at(room, where)[:] = tile
-        scale = batch.scale
-        arguments = {
-            "model": number,
-            "scale": None if scale is None else [scale.offset.tolist(), scale.divisor.tolist()],
-            "level": batch.level.tolist(),
-            "tiles": tiles,
-            "results": results,
-        }
-        self._ask(f"{CHILD}:run", arguments, [self._memory.descriptor])
-        return [DeviceTile(*array_at(room, where).copy()) for where in results]
+        if not isinstance(batch, _LaidOut):
+            with self.prepared(batch) as ready:
+                return self.run(ready)
+        tiles = [
+            {
+                "scale": tile.scale and [tile.scale.offset.tolist(), tile.scale.divisor.tolist()],
+                "level": tile.level.tolist(),
+                "pixels": pixels,
+                "result": result,
+            }
+            for tile, pixels, result in zip(batch.tiles, batch.pixels, batch.results, strict=True)
+        ]
+        arguments = {"model": self._number(batch.model), "tiles": tiles}
+        self._ask(f"{CHILD}:run", arguments, [batch.area.descriptor])
+        return [DeviceTile(*array_at(batch.area.bytes, where).copy()) for where in batch.results]
 
     def evaluate(self, model: ArrayModel, values: Floats) -> Floats:
         """Have a network make something of arrays."""
@@ -167,6 +168,14 @@ class DeviceProcess:
             parameters=parameters.as_dict(),
         )
 
+    @contextmanager
+    def _area(self) -> Iterator[SharedMemory]:
+        area = self._areas.pop() if self._areas else SharedMemory()
+        try:
+            yield area
+        finally:
+            self._areas.append(area)
+
     def _number(self, model: DeviceModel) -> int:
         number = self._numbers.get(model)
         if number is None:
@@ -175,19 +184,13 @@ class DeviceProcess:
 
     def _made(self, target: str, given: Sequence[Floats], shape: Sequence[int], **more: Any) -> Floats:
         """Have one array made of others, all through shared memory."""
-        begins = shared_memory.places(
-            [*(values.nbytes for values in given), FLOAT.itemsize * math.prod(shape)]
-        )
-        room = self._memory.room(begins[-1])
-        *taken, result = (
-            described(FLOAT, one, at)
-            for one, at in zip([*(values.shape for values in given), shape], begins, strict=False)
-        )
-        for values, where in zip(given, taken, strict=True):
-            array_at(room, where)[:] = values
-        self._ask(target, {"given": taken, "result": result, **more}, [self._memory.descriptor])
-        made: Floats = array_at(room, result).copy()
-        return made
+        with self._area() as area:
+            *taken, result = area.lay_out([*((FLOAT, values.shape) for values in given), (FLOAT, shape)])
+            for values, where in zip(given, taken, strict=True):
+                array_at(area.bytes, where)[:] = values
+            self._ask(target, {"given": taken, "result": result, **more}, [area.descriptor])
+            made: Floats = array_at(area.bytes, result).copy()
+            return made
 
     def _ask(
         self, target: str, arguments: dict[str, Any], fds: Sequence[int] = (), seconds: float | None = None
@@ -208,6 +211,20 @@ class DeviceProcess:
         return answer["done"]
 
 
-def _core(tile: npt.NDArray[np.generic], reach_px: int) -> tuple[int, int]:
-    """Height and width of what a tile answers for."""
-    return tile.shape[1] - 2 * reach_px, tile.shape[2] - 2 * reach_px
+@dataclass(frozen=True)
+class _LaidOut(Batch):
+    """A batch in shared memory, and where tiles and results (labels, confidence) lie there."""
+
+    area: SharedMemory
+    pixels: Sequence[Place]
+    results: Sequence[Place]
+
+
+def _laid_out(batch: Batch, area: SharedMemory) -> _LaidOut:
+    around, count = 2 * batch.model.reach_px, len(batch.tiles)
+    arrays = [tile.pixels for tile in batch.tiles]
+    results = [(BYTE, (2, one.shape[1] - around, one.shape[2] - around)) for one in arrays]
+    places = area.lay_out([*((one.dtype, one.shape) for one in arrays), *results])
+    for pixels, where in zip(arrays, places, strict=False):
+        array_at(area.bytes, where)[:] = pixels
+    return _LaidOut(batch.model, batch.tiles, area, places[:count], places[count:])

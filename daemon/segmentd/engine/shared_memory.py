@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 ALIGNMENT = 64
+Place = dict[str, Any]
+"""Where an array lies: `array_at` finds it again, also in another process."""
 
 
 class SharedMemory:
@@ -19,38 +21,29 @@ class SharedMemory:
 
     def __init__(self) -> None:
         self.descriptor = -1
-        self._bytes: npt.NDArray[np.uint8] = np.empty(0, np.uint8)
+        self.bytes: npt.NDArray[np.uint8] = np.empty(0, np.uint8)
 
-    def room(self, size: int) -> npt.NDArray[np.uint8]:
-        """The first `size` bytes."""
+    def lay_out(self, arrays: Sequence[tuple[np.dtype[Any], Sequence[int]]]) -> list[Place]:
+        """Have room for arrays of these types and shapes, one behind the other; returns where."""
+        places, end = [], 0
+        for dtype, shape in arrays:
+            places.append({"dtype": dtype.name, "shape": list(shape), "place": end})
+            end += -(-math.prod(shape) * dtype.itemsize // ALIGNMENT) * ALIGNMENT
         if self.descriptor < 0:
             self.descriptor = os.memfd_create("segmentd-tiles", os.MFD_CLOEXEC)
-        if size > self._bytes.size:
-            os.ftruncate(self.descriptor, size)
-            self._bytes = np.frombuffer(mmap.mmap(self.descriptor, size), np.uint8)
-        return self._bytes[:size]
+        if end > self.bytes.size:
+            os.ftruncate(self.descriptor, end)
+            self.bytes = np.frombuffer(mmap.mmap(self.descriptor, end), np.uint8)
+        return places
 
     def close(self) -> None:
         """Give it back."""
         if self.descriptor >= 0:
             os.close(self.descriptor)
-            self.descriptor, self._bytes = -1, np.empty(0, np.uint8)
+            self.descriptor, self.bytes = -1, np.empty(0, np.uint8)
 
 
-def places(sizes: Sequence[int]) -> list[int]:
-    """Where pieces of these sizes begin, one behind the other, and where the last one ends."""
-    found = [0]
-    for size in sizes:
-        found.append(found[-1] + -(-size // ALIGNMENT) * ALIGNMENT)
-    return found
-
-
-def described(dtype: np.dtype[Any], shape: Sequence[int], place: int) -> dict[str, Any]:
-    """What `array_at` finds an array by."""
-    return {"dtype": dtype.name, "shape": list(shape), "place": place}
-
-
-def array_at(memory: npt.NDArray[np.uint8], where: dict[str, Any]) -> npt.NDArray[Any]:
+def array_at(memory: npt.NDArray[np.uint8], where: Place) -> npt.NDArray[Any]:
     """The array that lies at a place in the memory, not a copy."""
     dtype, shape, place = np.dtype(where["dtype"]), where["shape"], where["place"]
     size = math.prod(shape) * dtype.itemsize

@@ -98,7 +98,7 @@ FAULTS = [
     (
         "qqq = 1",
         "qqq = 1: unknown key; known are device, journal, metrics, models, open_inference, server, "
-        "tracing, watch",
+        "tracing, training, watch",
     ),
     ("[watch]\nid = 1", "watch = { id = 1 }: must be a list of tables, written [[watch]]"),
     ("watch = [3]", "watch[0] = 3: must be a table"),
@@ -347,7 +347,7 @@ def test_a_link_to_a_watched_folder_is_that_folder(tmp_path: Path) -> None:
 
 def test_every_key_is_documented() -> None:
     tables = [field.annotation for name, field in Settings.model_fields.items() if name != "watch"]
-    assert len(tables) == 7
+    assert len(tables) == 8
     for table in tables:
         assert table is not None
         assert all(field.description for field in table.model_fields.values())
