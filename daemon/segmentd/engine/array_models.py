@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from segmentd.compute import crf, deep, network
+from segmentd.compute import deep, network
 from segmentd.compute.deep_sets import DeepFeatureSet, Floats
 from segmentd.compute.on_card import OnCard
 from segmentd.records import ModelCard, PixelType
@@ -185,22 +185,6 @@ class DeviceFeatures:
     def equal_share(self, found: Floats, expected: Floats) -> float:
         """Share of the cells' values that are the same."""
         return _same_values(found, expected)
-
-
-@dataclass(frozen=True)
-class Offload:
-    """What a plane is computed with in place of the CPU's own code.
-
-    Attributes
-    ----------
-    evaluate : callable
-        What a network makes of tiles.
-    marginals : callable
-        As `segmentd.engine.refiner.Refiner.marginals`.
-    """
-
-    evaluate: Evaluate
-    marginals: Callable[[crf.Window, crf.Parameters], crf.Floats]
 
 
 def _made_up(channels: int, pixel_type: PixelType, edge_px: int) -> npt.NDArray[np.generic]:

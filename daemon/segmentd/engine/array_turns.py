@@ -1,4 +1,4 @@
-"""The use of one device for arrays: what networks make of tiles, and the conditional random field."""
+"""The use of one device for arrays: what networks make of tiles, probabilities, the random field."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from segmentd.compute.fast_features import Floats
 from segmentd.engine import acceptance
 from segmentd.engine.array_models import ArrayModel
 from segmentd.engine.device import (
+    BatchTile,
     Device,
     DeviceLostError,
     DeviceModel,
@@ -22,6 +23,7 @@ from segmentd.engine.device import (
 )
 from segmentd.engine.device_turns import BatchCounts, DeviceTurns, Fare, MemoryRules
 from segmentd.engine.ladder import BackOff, Fit
+from segmentd.engine.predictor import Predictor
 from segmentd.engine.tile_orders import Trail
 from segmentd.engine.tile_queue import LONGEST_WAIT_FOR_ROOM_SECONDS, ROOM_PAUSE_SECONDS, UseCpuError
 
@@ -70,6 +72,16 @@ class ArrayTurns(DeviceTurns):
                 left = left[len(part) :]
         return made[0] if len(made) == 1 else np.concatenate(made)
 
+    def scores(self, model: Predictor, tile: BatchTile, trail: Trail) -> Floats:
+        """As `Predictor.scores`; UseCpuError where the device is not to be tried now."""
+        fare = self._fare(model)
+
+        def compute() -> Floats:
+            self._memory.hold(trail.hold, model)
+            return _numbers(self._device.scores(model, tile))
+
+        return self._until_done(fare, trail, compute)
+
     def marginals(self, window: crf.Window, parameters: crf.Parameters, trail: Trail) -> Floats:
         """As `segmentd.compute.crf.infer`; UseCpuError where the device is not to be tried now."""
 
@@ -78,15 +90,9 @@ class ArrayTurns(DeviceTurns):
             if self._field_tried_in != self._memory.opening:
                 acceptance.try_field(self._device)
                 self._field_tried_in = self._memory.opening
-            found = self._device.marginals(window, parameters)
-            if not np.isfinite(found).all():
-                raise DeviceLostError(acceptance.NOT_NUMBERS)
-            return found
+            return _numbers(self._device.marginals(window, parameters))
 
-        while True:
-            found = self._attempt(self._field, trail, compute)
-            if found is not None:
-                return found
+        return self._until_done(self._field, trail, compute)
 
     def _computed(self, model: ArrayModel, part: Floats) -> Floats:
         found = self._device.evaluate(model, part)
@@ -96,6 +102,12 @@ class ArrayTurns(DeviceTurns):
         done = self.counts
         self.counts = BatchCounts(done.batches + 1, done.tiles + len(part), done.planes + 1)
         return found
+
+    def _until_done(self, fare: Fare, trail: Trail, compute: Callable[[], Floats]) -> Floats:
+        while True:
+            found = self._attempt(fare, trail, compute)
+            if found is not None:
+                return found
 
     def _attempt(self, fare: Fare, trail: Trail, compute: Callable[[], Floats]) -> Floats | None:
         """Take a turn; None where that failed and is to be tried again, if only to hear why not."""
@@ -140,3 +152,10 @@ class ArrayTurns(DeviceTurns):
             return
         fare.back_off.failed(now, f"is out of memory ({error})")
         _log.warning("the CPU takes over a model", device=name, why=str(error))
+
+
+def _numbers(found: Floats) -> Floats:
+    """What a device found, if it is numbers."""
+    if not np.isfinite(found).all():
+        raise DeviceLostError(acceptance.NOT_NUMBERS)
+    return found

@@ -24,6 +24,7 @@ from segmentd.engine.array_models import ArrayModel
 from segmentd.engine.card_networks import CardNetworks
 from segmentd.engine.device import (
     Batch,
+    BatchTile,
     DeviceLostError,
     DeviceModel,
     DeviceOutOfMemoryError,
@@ -144,6 +145,16 @@ class CudaDevice:
                 for lane in self._lanes:
                     lane.pending = None
         return [done[number] for number in range(len(batch.tiles))]
+
+    def scores(self, model: Predictor, tile: BatchTile) -> Floats:
+        """Compute the probabilities of classes in a tile; it is waited for."""
+        with self._errors(1):
+            program = self._programs.get(model)
+            if program is None:
+                raise DeviceLostError("the model is not on the device")
+            scores = program.scores(self._xp.asarray(tile.pixels), tile.scale, tile.level)
+            found: Floats = self._xp.asnumpy(scores)
+            return found
 
     def evaluate(self, model: ArrayModel, values: Floats) -> Floats:
         """Compute what a network makes of arrays, by its library, which copies them up and down."""

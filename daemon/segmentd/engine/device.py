@@ -14,7 +14,8 @@ from segmentd.compute import crf
 from segmentd.compute.fast_features import Floats
 from segmentd.compute.normalize import Scale
 from segmentd.engine.array_models import ArrayModel
-from segmentd.engine.predictor import Predictor
+from segmentd.engine.predictor import Cut, Predictor
+from segmentd.records import Region
 
 # What a device has in its memory: forests on filters, and networks.
 DeviceModel = Predictor | ArrayModel
@@ -57,6 +58,12 @@ class BatchTile:
     pixels: npt.NDArray[np.generic]
     scale: Scale | None
     level: Floats
+
+    def cut(self, reach_px: int) -> Cut:
+        """The tile as the CPU's code takes it."""
+        _, height, width = self.pixels.shape
+        core = Region(reach_px, reach_px, height - 2 * reach_px, width - 2 * reach_px)
+        return Cut(self.pixels, core, reach_px, self.scale, self.level, 0, height)
 
 
 @dataclass(frozen=True)
@@ -109,6 +116,9 @@ class Device(Protocol):
 
     def run(self, batch: Batch) -> list[DeviceTile]:
         """Compute a prepared batch. Raises DeviceOutOfMemoryError, DeviceLostError."""
+
+    def scores(self, model: Predictor, tile: BatchTile) -> Floats:
+        """As `Predictor.scores`, of a tile. Raises as `load`."""
 
     def evaluate(self, model: ArrayModel, values: Floats) -> Floats:
         """What a network makes of arrays, each for itself. Raises as `load`."""

@@ -24,7 +24,7 @@ from segmentd.engine.device import (
     DeviceRefusesError,
 )
 from segmentd.engine.predictor import Predictor
-from segmentd.engine.shared_memory import array_at
+from segmentd.engine.shared_memory import Place, array_at
 from segmentd.engine.simulated_device import SimulatedDevice
 from segmentd.workers import wire
 
@@ -103,9 +103,19 @@ def run(arguments: dict[str, Any], fds: list[int]) -> None:
     memory, model = _shared(fds), _models[arguments["model"]]
     if not isinstance(model, Predictor):
         raise DeviceLostError("tiles of a forest came for a network")
-    batch = Batch(model, [_tile(memory, tile) for tile in arguments["tiles"]])
+    batch = Batch(model, [_tile(memory, tile["pixels"], tile) for tile in arguments["tiles"]])
     for where, tile in zip(arguments["tiles"], _devices[0].run(batch), strict=True):
         array_at(memory, where["result"])[:] = tile.labels, tile.confidence
+
+
+@answered
+def scores(arguments: dict[str, Any], fds: list[int]) -> None:
+    """Compute the probabilities of classes in a tile; both are in shared memory."""
+    memory, model = _shared(fds), _models[arguments["model"]]
+    if not isinstance(model, Predictor):
+        raise DeviceLostError("a tile of a forest came for a network")
+    tile = _tile(memory, arguments["given"][0], arguments)
+    array_at(memory, arguments["result"])[:] = _devices[0].scores(model, tile)
 
 
 @answered
@@ -132,10 +142,10 @@ def _shared(fds: list[int]) -> npt.NDArray[np.uint8]:
     return np.frombuffer(mmap.mmap(fds[0], 0), np.uint8)
 
 
-def _tile(memory: npt.NDArray[np.uint8], tile: dict[str, Any]) -> BatchTile:
-    scale = tile["scale"]
+def _tile(memory: npt.NDArray[np.uint8], where: Place, grey: dict[str, Any]) -> BatchTile:
+    scale = grey["scale"]
     return BatchTile(
-        array_at(memory, tile["pixels"]),
+        array_at(memory, where),
         None if scale is None else Scale(*(np.array(values, np.float32) for values in scale)),
-        np.array(tile["level"], np.float32),
+        np.array(grey["level"], np.float32),
     )

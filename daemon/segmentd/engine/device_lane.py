@@ -10,18 +10,20 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from segmentd.compute import crf
 from segmentd.compute.fast_features import Floats
-from segmentd.engine.array_models import ArrayModel, Offload
+from segmentd.engine.array_models import ArrayModel
 from segmentd.engine.array_turns import ArrayTurns
 from segmentd.engine.crf_job import CrfJob
-from segmentd.engine.device import Device, DeviceModel
+from segmentd.engine.device import BatchTile, Device, DeviceModel
 from segmentd.engine.device_turns import MemoryRules
 from segmentd.engine.lane import CpuLane
 from segmentd.engine.lanes import DeviceState, TileListener, strips
 from segmentd.engine.loaded import DeepJob, ForestJob, Job, Loaded
+from segmentd.engine.offload import Offload
 from segmentd.engine.predictor import Predictor
 from segmentd.engine.scoring import ScoredPart
 from segmentd.engine.segmenter import Band, BandResult, TileResult
@@ -153,10 +155,8 @@ class DeviceLane:
         channels: slice = slice(None),
         digest: str | None = None,
     ) -> Iterator[ScoredPart]:
-        """As `CpuLane.scores`; DEVICE_UNAVAILABLE for forests on filters where the device is required."""
+        """As `CpuLane.scores`; raises as `segment`."""
         trail = Trail()
-        if isinstance(self._on_device(path), Predictor):
-            self._turn_to_cpu(trail, f"{self.name} computes no scores of forests in this version")
         try:
             yield from self._cpu.scores(path, source, options, channels, digest, self._offload(trail))
         finally:
@@ -190,7 +190,9 @@ class DeviceLane:
     def _tiles(self, job: Job, band: Band, trail: Trail) -> Iterator[TileResult]:
         """The tiles of a band as they are done, on the device while that can be used."""
         if not isinstance(job, ForestJob):
-            self._note_forest(job, trail)
+            inner = job.plane if isinstance(job, CrfJob) else job
+            if isinstance(inner, DeepJob):  # its forest is the CPU's part
+                trail.note(self._cpu.name, trail.reason or FOREST_ON_CPU)
             yield from self._cpu.tiles(job.work(band))
             return
         left = deque(job.tiles(band))
@@ -227,36 +229,31 @@ class DeviceLane:
             return str(error)
         return ""
 
-    def _note_forest(self, job: Job, trail: Trail) -> None:
-        """Forests beside networks and fields are the CPU's part."""
-        inner = job.plane if isinstance(job, CrfJob) else job
-        if isinstance(inner, ForestJob):
-            self._turn_to_cpu(trail, f"{self.name} computes no probabilities of forests in this version")
-        elif isinstance(inner, DeepJob):
-            trail.note(self._cpu.name, trail.reason or FOREST_ON_CPU)
-
     def _offload(self, trail: Trail) -> Offload:
         """What planes are computed with; where the device cannot be used that is the CPU."""
 
-        def evaluate(model: ArrayModel, values: Floats) -> Floats:
+        def attempt(there: Callable[[], Floats], here: Callable[[], Floats]) -> Floats:
             try:
-                found = self._turns.evaluate(model, values, trail)
+                found = there()
             except UseCpuError as error:
                 self._turn_to_cpu(trail, str(error))
-                return model.on_cpu()(values)
+                return here()
             trail.note(self.name)
             return found
+
+        def evaluate(model: ArrayModel, values: Floats) -> Floats:
+            there = partial(self._turns.evaluate, model, values, trail)
+            return attempt(there, lambda: model.on_cpu()(values))
+
+        def scores(model: Predictor, tile: BatchTile) -> Floats:
+            there = partial(self._turns.scores, model, tile, trail)
+            return attempt(there, lambda: model.scores(tile.cut(model.reach_px)))
 
         def marginals(window: crf.Window, parameters: crf.Parameters) -> Floats:
-            try:
-                found = self._turns.marginals(window, parameters, trail)
-            except UseCpuError as error:
-                self._turn_to_cpu(trail, str(error))
-                return self._cpu.refiner.marginals(window, parameters)
-            trail.note(self.name)
-            return found
+            there = partial(self._turns.marginals, window, parameters, trail)
+            return attempt(there, lambda: self._cpu.refiner.marginals(window, parameters))
 
-        return Offload(evaluate, marginals)
+        return Offload(evaluate, scores, marginals)
 
     def _turn_to_cpu(self, trail: Trail, why: str) -> None:
         if self._required:

@@ -153,10 +153,14 @@ class DeviceMemory:
         """Give memory back: to other programs that need it, and where asked to of models that are idle."""
         if not self._is_open:
             return
-        given = self._residency.give_way(self._device.free_bytes())
-        if idle_seconds is not None:
-            given += self._residency.idle(self._clock(), idle_seconds)
-        self._unload(given)
+        self._unload(self._residency.give_way(self._device.free_bytes()))
+        if idle_seconds is None:
+            return
+        idle = self._residency.idle(self._clock(), idle_seconds)
+        self._unload(idle)
+        if idle and not self._residency.models():
+            self._device.close()  # with it goes what drivers and libraries keep for the next model
+            self._is_open = False
 
     def _note(self) -> None:
         models = tuple(model.card.id for model in self._residency.models())

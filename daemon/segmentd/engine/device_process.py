@@ -15,6 +15,7 @@ from itertools import count
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from segmentd.compute import crf
 from segmentd.compute.fast_features import Floats
@@ -22,18 +23,21 @@ from segmentd.engine import model_messages
 from segmentd.engine.array_models import ArrayModel
 from segmentd.engine.device import (
     Batch,
+    BatchTile,
     DeviceLostError,
     DeviceModel,
     DeviceOutOfMemoryError,
     DeviceRefusesError,
     DeviceTile,
 )
+from segmentd.engine.predictor import Predictor
 from segmentd.engine.shared_memory import Place, SharedMemory, array_at
 from segmentd.errors import SegmentdError
 from segmentd.workers import WorkerPool, wire
 
 CHILD = "segmentd.engine.device_child"
 ADVICE = "another process takes its place later"
+Pixels = npt.NDArray[np.generic]
 BYTE, FLOAT = np.dtype(np.uint8), np.dtype(np.float32)
 
 
@@ -142,17 +146,18 @@ class DeviceProcess:
             with self.prepared(batch) as ready:
                 return self.run(ready)
         tiles = [
-            {
-                "scale": tile.scale and [tile.scale.offset.tolist(), tile.scale.divisor.tolist()],
-                "level": tile.level.tolist(),
-                "pixels": pixels,
-                "result": result,
-            }
+            {"pixels": pixels, "result": result, **_grey(tile)}
             for tile, pixels, result in zip(batch.tiles, batch.pixels, batch.results, strict=True)
         ]
         arguments = {"model": self._number(batch.model), "tiles": tiles}
         self._ask(f"{CHILD}:run", arguments, [batch.area.descriptor])
         return [DeviceTile(*array_at(batch.area.bytes, where).copy()) for where in batch.results]
+
+    def scores(self, model: Predictor, tile: BatchTile) -> Floats:
+        """Have the probabilities of classes in a tile computed."""
+        core = tile.cut(model.reach_px).core
+        shape = (model.forest.class_count, core.height, core.width)
+        return self._made(f"{CHILD}:scores", [tile.pixels], shape, model=self._number(model), **_grey(tile))
 
     def evaluate(self, model: ArrayModel, values: Floats) -> Floats:
         """Have a network make something of arrays."""
@@ -182,10 +187,12 @@ class DeviceProcess:
             raise DeviceLostError("the model is not on the device")
         return number
 
-    def _made(self, target: str, given: Sequence[Floats], shape: Sequence[int], **more: Any) -> Floats:
+    def _made(self, target: str, given: Sequence[Pixels], shape: Sequence[int], **more: Any) -> Floats:
         """Have one array made of others, all through shared memory."""
         with self._area() as area:
-            *taken, result = area.lay_out([*((FLOAT, values.shape) for values in given), (FLOAT, shape)])
+            *taken, result = area.lay_out(
+                [*((values.dtype, values.shape) for values in given), (FLOAT, shape)]
+            )
             for values, where in zip(given, taken, strict=True):
                 array_at(area.bytes, where)[:] = values
             self._ask(target, {"given": taken, "result": result, **more}, [area.descriptor])
@@ -218,6 +225,12 @@ class _LaidOut(Batch):
     area: SharedMemory
     pixels: Sequence[Place]
     results: Sequence[Place]
+
+
+def _grey(tile: BatchTile) -> dict[str, Any]:
+    """How grey values of a tile are scaled."""
+    scale = tile.scale and [tile.scale.offset.tolist(), tile.scale.divisor.tolist()]
+    return {"scale": scale, "level": tile.level.tolist()}
 
 
 def _laid_out(batch: Batch, area: SharedMemory) -> _LaidOut:

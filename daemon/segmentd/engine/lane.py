@@ -16,10 +16,10 @@ import numpy.typing as npt
 
 from segmentd.compute.postprocessing import CRF
 from segmentd.engine.activity import Activity
-from segmentd.engine.array_models import Offload
 from segmentd.engine.crf_job import CrfJob
 from segmentd.engine.lanes import DeviceState, TileListener, strips, whole_plane
 from segmentd.engine.loaded import Job, Loaded, make_ready
+from segmentd.engine.offload import Offload
 from segmentd.engine.refiner import Refiner
 from segmentd.engine.scoring import ScoredPart, pieces
 from segmentd.engine.segmenter import BandResult
@@ -166,7 +166,7 @@ class CpuLane:
         What `offload` can do, it does.
         """
         model = self.model(path, digest)
-        plane = model.job(source, channels, options, None if offload is None else offload.evaluate)
+        plane = model.job(source, channels, options, offload)
         if (options.postprocessing or model.card.postprocessing) == CRF:
             return CrfJob(plane.scored(), channels, options, offload or self.refiner)
         return plane
@@ -209,8 +209,7 @@ class CpuLane:
         SegmentdError
             As `segment`; BAD_FIELD where the model has none of a plane by itself.
         """
-        evaluate = None if offload is None else offload.evaluate
-        job = self.model(path, digest).job(source, channels, options, evaluate)
+        job = self.model(path, digest).job(source, channels, options, offload)
         plane = job.scored()
         for rows in job.bands():
             yield from self.tiles(pieces(plane, plane.read(*rows)))

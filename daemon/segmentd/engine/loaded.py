@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Protocol
 
 from segmentd.compute.deep import Extractor
-from segmentd.engine.array_models import Evaluate
+from segmentd.compute.fast_features import Floats
 from segmentd.engine.deep_predictor import DeepPredictor
-from segmentd.engine.device import DeviceModel
+from segmentd.engine.device import BatchTile, DeviceModel
 from segmentd.engine.network_job import NetworkJob, NetworkRuntime
+from segmentd.engine.offload import Offload
 from segmentd.engine.predictor import Predictor, make_predictor
 from segmentd.engine.segmenter import Band, BandResult, PlaneJob, ScoredPlane, TileResult
 from segmentd.engine.source import PlaneSource, bands
@@ -65,9 +66,9 @@ class Loaded(Protocol):
         source: PlaneSource,
         channels: slice,
         options: SegmentOptions,
-        evaluate: Evaluate | None = None,
+        offload: Offload | None = None,
     ) -> ModelJob:
-        """Make a plane ready to be computed, where there are networks in it by `evaluate`, if given."""
+        """Make a plane ready to be computed; what `offload` can do, it does."""
 
 
 class TileJob(PlaneJob):
@@ -99,9 +100,27 @@ class TileJob(PlaneJob):
 
 
 class ForestJob(TileJob):
-    """A plane for a forest on filters."""
+    """A plane for a forest on filters; `offload` computes probabilities, if given."""
 
     predictor: Predictor
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        source: PlaneSource,
+        channels: slice,
+        options: SegmentOptions,
+        offload: Offload | None = None,
+    ) -> None:
+        super().__init__(predictor, source, channels, options)
+        self._offload = offload
+
+    def score_tile(self, band: Band, core: Region) -> Floats:
+        """Probabilities (K, h, w) of one tile."""
+        if self._offload is None:
+            return super().score_tile(band, core)
+        tile = BatchTile(self.around(band, core), self.scale, self.level)
+        return self._offload.scores(self.predictor, tile)
 
 
 class DeepJob(TileJob):
@@ -120,10 +139,10 @@ class LoadedForest:
         source: PlaneSource,
         channels: slice,
         options: SegmentOptions,
-        evaluate: Evaluate | None = None,
+        offload: Offload | None = None,
     ) -> ForestJob:
-        """Make a plane ready to be computed; there are no networks in it."""
-        return ForestJob(self.predictor, source, channels, options)
+        """Make a plane ready to be computed."""
+        return ForestJob(self.predictor, source, channels, options, offload)
 
 
 class LoadedDeepForest:
@@ -139,10 +158,10 @@ class LoadedDeepForest:
         source: PlaneSource,
         channels: slice,
         options: SegmentOptions,
-        evaluate: Evaluate | None = None,
+        offload: Offload | None = None,
     ) -> DeepJob:
         """Make a plane ready to be computed."""
-        predictor = self._predictor if evaluate is None else self._predictor.through(evaluate)
+        predictor = self._predictor if offload is None else self._predictor.through(offload.evaluate)
         return DeepJob(predictor, source, channels, options)
 
 
@@ -154,11 +173,12 @@ class LoadedNetwork(NetworkRuntime):
         source: PlaneSource,
         channels: slice,
         options: SegmentOptions,
-        evaluate: Evaluate | None = None,
+        offload: Offload | None = None,
     ) -> NetworkJob:
         """Make a plane ready to be computed."""
         kind = VolumeJob if self.spec.tile_depth else NetworkJob
-        return kind(self.through(evaluate), source, channels, options)
+        runtime = self if offload is None else self.through(offload.evaluate)
+        return kind(runtime, source, channels, options)
 
 
 def make_ready(

@@ -49,10 +49,8 @@ class NetworkRuntime:
         )
         self._evaluate: Evaluate | None = None
 
-    def through(self, evaluate: Evaluate | None) -> Self:
-        """The same network, whose tiles `evaluate` computes, if anything."""
-        if evaluate is None:
-            return self
+    def through(self, evaluate: Evaluate) -> Self:
+        """The same network, whose tiles `evaluate` computes."""
         routed = copy.copy(self)
         routed._evaluate = evaluate
         return routed

@@ -27,10 +27,9 @@ from segmentd.engine.device import (
     DeviceOutOfMemoryError,
     DeviceTile,
 )
-from segmentd.engine.predictor import Cut, Predictor
+from segmentd.engine.predictor import Predictor
 from segmentd.engine.refiner import infer_here
 from segmentd.errors import ConfigurationError
-from segmentd.records import Region
 
 VARIABLE = "SEGMENTD_FAKE_DEVICE"
 MAX_BATCH = 8
@@ -137,6 +136,14 @@ class SimulatedDevice:
         broken = self._begin(len(batch.tiles))
         return [_tile(batch, tile, broken) for tile in batch.tiles]
 
+    def scores(self, model: Predictor, tile: BatchTile) -> Floats:
+        """As `run`, for the probabilities of classes in one tile."""
+        if model not in self._loaded:
+            raise DeviceLostError("the model is not on the device")
+        broken = self._begin(1)
+        found = model.scores(tile.cut(model.reach_px))
+        return np.full_like(found, np.nan) if broken else found
+
     def evaluate(self, model: ArrayModel, values: Floats) -> Floats:
         """As `run`, for a network; each array counts as a tile."""
         compute = self._loaded.get(model)
@@ -175,10 +182,7 @@ class SimulatedDevice:
 
 
 def _tile(batch: Batch, tile: BatchTile, broken: bool) -> DeviceTile:
-    reach = batch.model.reach_px
-    _, height, width = tile.pixels.shape
-    core = Region(reach, reach, height - 2 * reach, width - 2 * reach)
-    labels, confidence = batch.model.run(Cut(tile.pixels, core, reach, tile.scale, tile.level, 0, height))
+    labels, confidence = batch.model.run(tile.cut(batch.model.reach_px))
     if broken:
         confidence = np.full_like(confidence, NOT_A_NUMBER)
     return DeviceTile(labels, confidence)

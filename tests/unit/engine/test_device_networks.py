@@ -192,16 +192,20 @@ def test_the_field_of_a_network_is_on_the_device_too(cpu: CpuLane, levels: Path)
     assert made.who(field) == ("simulated:0", "")
 
 
-def test_the_field_of_a_forest_is_on_the_device_and_its_probabilities_are_not(
-    cpu: CpuLane, folder: Path
-) -> None:
+def test_the_probabilities_of_a_forest_and_its_field_are_on_the_device(cpu: CpuLane, folder: Path) -> None:
     path = tiny_model.save(folder / "cells.segmodel")
     cpu.load(path)
-    field = SegmentOptions(postprocessing="crf")
-    device, reason = Bench(cpu, path, "slow:0").who(field)
-    assert device == "simulated:0+cpu" and "no probabilities of forests" in reason
+    field = SegmentOptions(postprocessing="crf", confidence="marginal")
+    made = Bench(cpu, path, "slow:0", required=True)
+    assert made.who(field) == ("simulated:0", "")
+    found = list(made.lane.scores(path, ArraySource(PLANE), SegmentOptions()))
+    expected = {part.region: part.scores for part in cpu.scores(path, ArraySource(PLANE), SegmentOptions())}
+    for part in found:
+        assert_array_equal(part.scores, expected[part.region])
+    assert Bench(cpu, path, "lost_after:1").who(field) == ("simulated:0+cpu", LOST)
+    assert Bench(cpu, path, "oom_always").who(field)[0] == "cpu"
     with pytest.raises(SegmentdError, match="require_gpu"):
-        Bench(cpu, path, "slow:0", required=True).segment(field)
+        Bench(cpu, path, "nan_after:0", required=True).segment(field)
 
 
 def test_a_field_that_finds_something_else_on_the_device_is_not_used_there(

@@ -22,6 +22,7 @@ from segmentd.records import SegmentOptions
 from .. import tiny_networks as tiny
 from .. import vgg19_files
 from ..tiny_model import model as tiny_model
+from ..tiny_model import save as tiny_forest
 from .test_device_process import simulated
 
 ROW = np.arange(70)[:, None] / 11
@@ -77,6 +78,13 @@ def test_networks_and_the_field_in_another_process(cpu: CpuLane, levels: Path, b
     assert made.lane.device_of(levels) == "simulated:0"
     done = made.segment()
     assert (done.device, done.device_reason) == ("simulated:0", "")
+    forest = tiny_forest(levels.with_name("cells.segmodel"))
+    cpu.load(forest)
+    made.lane.bring(forest)
+    found = list(made.lane.scores(forest, ArraySource(PLANE), SegmentOptions()))
+    expected = list(cpu.scores(forest, ArraySource(PLANE), SegmentOptions()))
+    assert_array_equal(found[0].scores, expected[0].scores)
+    assert made.lane.device_of(forest) == "simulated:0"
 
 
 @pytest.mark.slow
