@@ -237,7 +237,10 @@ class Pipeline:
                 return outcome, [self._about(found, record, outcome.version) for record in records]
             target = Target.of(spec, found.relative)
             lane, recent = self._engine.lane, self._feed.recent
-            records = segment_image(image, lease, lane, spec.options, target, recent=recent, turn=turn)
+            show = self._feed.previews.of(spec.id, found.relative, found.path, version)
+            records = segment_image(
+                image, lease, lane, spec.options, target, recent=recent, turn=turn, show=show
+            )
         outcome = ImageOutcome(
             watch=spec.id,
             path=found.relative,
@@ -292,6 +295,7 @@ class Pipeline:
                     raise
                 await self._wait(error, slot)
         self._go_on()
+        self._feed.previews.drop(outcome.watch, outcome.path)
         crashpoints.reach("before-notify")
         self._feed.notify()
         self._ended(outcome, records)

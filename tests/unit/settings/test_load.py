@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,10 @@ FAULTS = [
     (
         WATCH + 'compression = "lzw"',
         'watch[0].compression = "lzw": must be one of "deflate" or "zstd"',
+    ),
+    (
+        WATCH + 'results_format = "czi"\ncompression = "deflate"',
+        'watch[0].compression = "deflate": must be "zstd" where results_format is "czi"',
     ),
     (WATCH + "outputs = []", "watch[0].outputs = []: must not be empty"),
     (WATCH + 'include = ["*.tif", ""]', 'watch[0].include[1] = "": must not be empty'),
@@ -343,6 +348,23 @@ def test_a_link_to_a_watched_folder_is_that_folder(tmp_path: Path) -> None:
         ConfigurationError, match=r"watch\[1\]\.folder = .*: must differ from watch\[0\]\.folder"
     ):
         parse({"watch": watches}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("format_", "package", "extra"), [("czi", "pylibCZIrw", "czi"), ("ome-zarr", "zarr", "zarr")]
+)
+def test_a_format_of_results_needs_its_package(
+    monkeypatch: pytest.MonkeyPatch, format_: str, package: str, extra: str
+) -> None:
+    watch = {"id": "a", "folder": "/in", "model": "m", "results_format": format_}
+    assert parse({"watch": [watch]}, BASE).watch[0].results_format == format_
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ConfigurationError) as caught:
+        parse({"watch": [watch]}, BASE)
+    assert caught.value.problems == [
+        f'watch[0].results_format = "{format_}": needs the package {package}, which is not installed: '
+        f'pip install "segmentd[{extra}]"',
+    ]
 
 
 def test_every_key_is_documented() -> None:

@@ -52,7 +52,7 @@ WithImage = Annotated[
 DriftAlarm = Annotated[
     bool | None, typer.Option(help="Warn when images begin to look different from those before.")
 ]
-ResultsFormat = Annotated[str | None, typer.Option(help="Format of results: ome-tiff, ome-zarr.")]
+ResultsFormat = Annotated[str | None, typer.Option(help="Format of results: ome-tiff, ome-zarr, czi.")]
 Compression = Annotated[str | None, typer.Option(help="Of results: deflate, zstd.")]
 Priority = Annotated[int | None, typer.Option(help="Watches with a higher number go first.")]
 MarkerFile = Annotated[
