@@ -11,7 +11,7 @@ import math
 import mmap
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -92,8 +92,9 @@ class DeviceProcess:
     def close(self) -> None:
         """End the process, and with it all that the device has of us."""
         self._numbers.clear()
-        while self._areas:
-            self._areas.pop().close()
+        with suppress(IndexError):
+            while True:
+                self._areas.pop().close()
         if self._pool is not None:
             self._pool.close()
             self._pool = None
@@ -132,7 +133,10 @@ class DeviceProcess:
     @contextmanager
     def prepared(self, batch: Batch) -> Iterator[Batch]:
         """Copy tiles to memory that the process sees, an area for each batch."""
-        area = self._areas.pop() if self._areas else _SharedMemory()
+        try:
+            area = self._areas.pop()
+        except IndexError:  # all are in use; threads may ask at the same time
+            area = _SharedMemory()
         try:
             yield _laid_out(batch, area)
         finally:
