@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -103,8 +103,9 @@ class DeviceProcess:
     def close(self) -> None:
         """End the process, and with it all that the device has of us."""
         self._numbers.clear()
-        while self._areas:
-            self._areas.pop().close()
+        with suppress(IndexError):
+            while True:
+                self._areas.pop().close()
         if self._pool is not None:
             self._pool.close()
             self._pool = None
@@ -175,7 +176,10 @@ class DeviceProcess:
 
     @contextmanager
     def _area(self) -> Iterator[SharedMemory]:
-        area = self._areas.pop() if self._areas else SharedMemory()
+        try:
+            area = self._areas.pop()
+        except IndexError:  # all are in use; threads may ask at the same time
+            area = SharedMemory()
         try:
             yield area
         finally:

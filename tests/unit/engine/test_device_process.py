@@ -12,11 +12,12 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from segmentd.engine import simulated_device
-from segmentd.engine.device import DeviceLostError
+from segmentd.engine.device import Batch, BatchTile, DeviceLostError
 from segmentd.engine.device_lane import DeviceLane
 from segmentd.engine.device_process import CHILD, Deadlines, DeviceProcess, Opener
 from segmentd.engine.lane import CpuLane
 from segmentd.engine.lanes import whole_plane
+from segmentd.engine.loaded import LoadedForest
 from segmentd.engine.segmenter import BandResult
 from segmentd.engine.source import ArraySource
 from segmentd.records import SegmentOptions
@@ -183,3 +184,26 @@ def test_a_device_that_cannot_be_opened_is_lost(
     done = made.segment()
     assert done.device == "cpu"
     assert done.device_reason.startswith("cuda:0 was lost (")
+
+
+def test_batches_that_are_laid_out_at_once_have_memory_of_their_own(model: Path, cpu: CpuLane) -> None:
+    device = simulated("slow:0")
+    loaded = cpu.model(model)
+    assert isinstance(loaded, LoadedForest)
+    edge = 8 + 2 * loaded.predictor.reach_px
+
+    def batch(grey: int) -> Batch:
+        pixels = np.full((1, edge, edge), grey, np.uint8)
+        return Batch(loaded.predictor, [BatchTile(pixels, None, np.zeros(1, np.float32))] * 2)
+
+    with device.prepared(batch(1)), device.prepared(batch(2)):
+        assert device._areas == []
+    assert len(device._areas) == 2
+    with device.prepared(batch(3)):
+        assert len(device._areas) == 1  # one of the two is used again
+        with device.prepared(batch(4)), device.prepared(batch(5)):
+            assert device._areas == []
+    greys = sorted(int(area.bytes[0]) for area in device._areas)
+    assert greys == [3, 4, 5]
+    device.close()
+    assert device._areas == []
