@@ -148,6 +148,7 @@ def test_a_required_device_that_fails_holds_the_watch(
             assert check(next(results), cpu, blobs_model) == "simulated:0"
 
 
+@pytest.mark.slow
 def test_models_on_a_device_with_little_memory(
     place: Callable[..., DaemonProcess], cpu: CpuLane, blobs_model: Path
 ) -> None:

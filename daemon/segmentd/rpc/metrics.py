@@ -142,8 +142,8 @@ def _watch_metrics(now: _Snapshot) -> Iterator[Metric]:
     for watch, status in now.watches:
         key = watch.spec.id
         waiting.add_metric([key], status.load.waiting)
-        for name, value in (("done", status.done), ("failed", status.failed), ("ignored", status.ignored)):
-            kept.add_metric([key, name], value)
+        for name in ("done", "failed", "ignored", "parts"):
+            kept.add_metric([key, name], getattr(status, name))
         for name in STATES:
             state.add_metric([key, name], float(name == status.state))
         alarm.add_metric([key], watch.alarm.on)
