@@ -12,10 +12,12 @@ import pytest
 import tifffile
 from numpy.testing import assert_allclose, assert_array_equal
 
-from segmentd.compute import deep_cells
+from segmentd.compute import deep_cells, tensorflow_device
 from segmentd.compute.deep import Extractor
 from segmentd.compute.deep_sets import VGG19, DeepFeatureSet, deep_sets
+from segmentd.compute.on_card import OnCard
 from segmentd.compute.tiling import cover
+from segmentd.engine.array_models import DeviceFeatures
 from segmentd.engine.lane import CpuLane
 from segmentd.engine.source import ArraySource
 from segmentd.errors import Reason, SegmentdError
@@ -65,6 +67,23 @@ def features_of(extractor: Extractor, pixels: np.ndarray, core: Region) -> np.nd
     cells = extractor.cells(pixels, core, feature_set.reach_px, None)
     ys, xs = np.nonzero(np.ones((core.height, core.width), bool))
     return deep_cells.sample(cells, feature_set.stride_px, ys, xs).reshape(core.height, core.width, -1)
+
+
+def test_an_extractor_for_a_card_with_the_processor_in_its_place(
+    files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tensorflow
+
+    monkeypatch.setattr(tensorflow_device, "CARD", tensorflow_device.CPU)
+    monkeypatch.setattr(tensorflow_device, "on_the_card", lambda card: tensorflow)
+    here = extractor("deep70", files)
+    on_device = DeviceFeatures(tiny_model().card, here.feature_set, here.layers, here.projection)
+    grey, expected = on_device.trial
+    found = on_device.on_card(OnCard(0, 1 << 30))(grey)
+    assert found.shape == on_device.made(grey.shape)
+    assert_array_equal(found, expected)
+    assert on_device.equal_share(found, expected) == 1.0
+    assert on_device.equal_share(1.01 * found, expected) < 0.99
 
 
 def by_keras(feature_set: DeepFeatureSet, path: Path, plane: np.ndarray) -> np.ndarray:

@@ -12,7 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from segmentd.compute import tensorflow_device
 from segmentd.compute.network import Network
+from segmentd.compute.on_card import OnCard
+from segmentd.engine.array_models import DeviceNetwork
 from segmentd.engine.lane import CpuLane
 from segmentd.errors import Reason, SegmentdError
 from segmentd.models import files, trial
@@ -119,6 +122,18 @@ def test_a_graph_whose_answer_is_known(tensorflow: Any, lane: CpuLane, tmp_path:
     )
     again = lane.segment_array(path, pixels[None], SegmentOptions()).labels
     np.testing.assert_array_equal(again, saved.expected(pixels, 255))
+
+
+def test_a_graph_for_a_card_with_the_processor_in_its_place(
+    tensorflow: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tensorflow_device, "CARD", tensorflow_device.CPU)
+    monkeypatch.setattr(tensorflow_device, "on_the_card", lambda card: tensorflow)
+    model = files.parse(tiny.czann(saved.saved_model()), "x", "x")
+    assert isinstance(model, NetworkModel)
+    tiles = np.random.default_rng(4).random((3, 1, 32, 48), dtype=np.float32)
+    there = DeviceNetwork(model.card, model.network, model.spec).on_card(OnCard(0, 1 << 30))(tiles)
+    np.testing.assert_array_equal(there, Network(model.network, model.spec).scores(tiles))
 
 
 def test_a_graph_that_tensorflow_cannot_run_is_refused_by_the_trial(tensorflow: Any) -> None:

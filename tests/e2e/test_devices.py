@@ -16,6 +16,7 @@ from segmentd.engine.lane import CpuLane
 from segmentd.records import SegmentOptions
 from segmentd.v1.watch_service_pb2 import Watch
 
+from ..unit import tiny_networks
 from .daemon import DaemonProcess, wait_until
 from .images import blobs, write_blobs
 from .test_instances import last_line, start_in_vain
@@ -101,6 +102,22 @@ def test_forty_frames_through_each_fault(
         assert used == {"cpu"}
     else:
         assert "simulated:0+cpu" in used
+
+
+@pytest.mark.slow
+def test_forty_frames_of_a_network_through_a_device_that_gets_lost(tmp_path: Path) -> None:
+    models, lane = tmp_path / "models", CpuLane(1)
+    models.mkdir()
+    (models / "levels.czann").write_bytes(tiny_networks.czann())
+    lane.load(models / "levels.czann")
+    daemon = DaemonProcess(tmp_path / "place", models, model="levels", settle_seconds=0.3)
+    daemon.environment["SEGMENTD_FAKE_DEVICE"] = "lost_after:60"  # seven batches a frame
+    try:
+        used = set(frames_through(daemon, 40, lane, models / "levels.czann"))
+    finally:
+        daemon.clean_up()
+        lane.close()
+    assert {"simulated:0", "simulated:0+cpu"} <= used
 
 
 def refusal_of(client: Client) -> str:

@@ -188,7 +188,7 @@ class DeviceFeatures:
 
 
 def _made_up(channels: int, pixel_type: PixelType, edge_px: int) -> npt.NDArray[np.generic]:
-    from segmentd.engine.selftest import made_up_plane  # brings scikit-learn, which training needs
+    from segmentd.engine.selftest import made_up_plane  # not needed where there are no devices
 
     return made_up_plane(channels, pixel_type, edge_px)
 

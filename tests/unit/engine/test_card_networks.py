@@ -133,6 +133,7 @@ def test_a_card_computes_networks_and_the_field(
 ) -> None:
     """The whole lane for a card, with numpy behind CuPy's namespace and onnxruntime on the processor."""
     monkeypatch.setattr("segmentd.models.trial.run", lambda model: None)
+    monkeypatch.setattr("segmentd.engine.refiner.crf_implementation", lambda: "our own")
     twin = Twin(SimpleNamespace())  # type: ignore[arg-type]  # no kernel of ours is started
     device = CudaDevice(twin, 1, "a card", "50%")  # type: ignore[arg-type]
     path = tmp_path / "network.segmodel"

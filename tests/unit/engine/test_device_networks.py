@@ -33,11 +33,13 @@ LOST = "simulated:0 was lost (as SEGMENTD_FAKE_DEVICE asks for); computed on the
 
 @pytest.fixture(scope="module")
 def cpu() -> Iterator[CpuLane]:
-    lane = CpuLane(2, for_devices=True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("segmentd.models.trial.run", lambda model: None)  # a process for each network
+        # Without a process for each network, and for the field.
+        patch.setattr("segmentd.models.trial.run", lambda model: None)
+        patch.setattr("segmentd.engine.refiner.crf_implementation", lambda: "our own")
+        lane = CpuLane(2, for_devices=True)
         yield lane
-    lane.close()
+        lane.close()
 
 
 @pytest.fixture(scope="module")

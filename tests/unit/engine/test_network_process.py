@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
+from segmentd.compute import crf
 from segmentd.compute.deep_sets import deep_sets
 from segmentd.engine.device_lane import FOREST_ON_CPU, DeviceLane
 from segmentd.engine.lane import CpuLane
 from segmentd.engine.lanes import whole_plane
+from segmentd.engine.refiner import infer_here
 from segmentd.engine.segmenter import BandResult
 from segmentd.engine.source import ArraySource
 from segmentd.models import bundle, deep_features, training
@@ -51,7 +53,8 @@ class Bench:
         self, fault: str, cpu: CpuLane, model: Path, options: SegmentOptions, plane: np.ndarray = PLANE
     ) -> None:
         self.now = 0.0
-        self.lane = DeviceLane(simulated(fault), cpu, clock=lambda: self.now)
+        self.device = simulated(fault)
+        self.lane = DeviceLane(self.device, cpu, clock=lambda: self.now)
         self.lane.bring(model)
         self.model, self.options, self.plane = model, options, plane
         self.expected = cpu.segment_array(model, plane, options)
@@ -73,11 +76,15 @@ def benches() -> Iterator[list[Bench]]:
 
 
 def test_networks_and_the_field_in_another_process(cpu: CpuLane, levels: Path, benches: list[Bench]) -> None:
-    made = Bench("oom_above:3", cpu, levels, SegmentOptions(postprocessing="crf", confidence="marginal"))
+    made = Bench("oom_above:3", cpu, levels, SegmentOptions())
     benches.append(made)
     assert made.lane.device_of(levels) == "simulated:0"
     done = made.segment()
     assert (done.device, done.device_reason) == ("simulated:0", "")
+    scores = np.stack([PLANE[0] / 255, 1 - PLANE[0] / 255]).astype(np.float32)
+    window = crf.Window(scores, scores[:1], 7, 1000)
+    found = made.device.marginals(window, crf.Parameters(iterations=2))
+    assert_array_equal(found, infer_here(window, crf.Parameters(iterations=2)))
     forest = tiny_forest(levels.with_name("cells.segmodel"))
     cpu.load(forest)
     made.lane.bring(forest)
