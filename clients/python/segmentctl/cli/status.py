@@ -63,6 +63,9 @@ def _server_rows(address: str, server: Server) -> list[tuple[str, str]]:
         rows.append(("device", f"{device.name}, {device.display_name}, {threads}{reason}"))
         if device.model_load_count:
             rows.append((f"memory of {device.name}", _memory_text(device)))
+        if device.batch_count:
+            tiles = f"{device.batch_tile_count / device.batch_count:.1f} tiles each"
+            rows.append((f"batches of {device.name}", f"{device.batch_count:,}, {tiles}"))
     speed = f"{server.images_per_minute} images, {server.megapixels_per_second:.2f} Mpx/s"
     return [
         *rows,
