@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -57,6 +58,28 @@ def counts(client: Client) -> tuple[int, int, int, int, int]:
 
 def labels(daemon: DaemonProcess, name: str) -> npt.NDArray[Any]:
     return tifffile.imread(daemon.results / f"{name}.labels.ome.tif")
+
+
+@pytest.mark.slow
+def test_command_lines_take_the_file_that_stands_for_a_set(blobs_model: Path, tmp_path: Path) -> None:
+    leader, *members = write_set(tmp_path / "images", 1, "a", companion=True)
+    out = tmp_path / "out"
+    run_here("segment", leader.parent, "--model", blobs_model, "--out", out)
+    assert sorted(path.name for path in out.iterdir()) == [
+        f"{leader.name}.confidence.ome.tif",
+        f"{leader.name}.labels.ome.tif",
+    ]
+    refused = run_here("segment", members[0], "--model", blobs_model, "--out", out, code=1)
+    assert f"part of the set of {leader.name}; open that one" in refused.stdout + refused.stderr
+    shown = run_here("inspect", leader, members[0]).stdout
+    assert f"OME-TIFF in {1 + len(members)} files, complete" in shown  # the member is left out beside it
+    assert f"{members[0]}: part of {leader.name}" in run_here("inspect", members[0]).stdout
+    (found,) = json.loads(run_here("inspect", "--json", members[0]).stdout)
+    assert (found["part_of"], found["complete"], found["refused"]) == (leader.name, True, None)
+    leader.unlink()
+    lost = run_here("inspect", members[0], code=1).stdout
+    assert "refused (IMAGE_INCOMPLETE)" in lost
+    assert "a.companion.ome, which is not there" in lost
 
 
 def test_a_set_is_one_image_however_its_files_come(

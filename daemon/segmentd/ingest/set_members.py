@@ -39,7 +39,7 @@ class SetCheck:
 
 
 def check_members(found: SetSummary, neighbours: Neighbours, seconds: float = math.inf) -> SetCheck:
-    """Look at all members of the set that `found` leads, or at as many as can be within some seconds.
+    """Look at all members of the set that `found` leads; after some seconds, at no more that are new.
 
     Those found closed are remembered, so the next look comes further. Raises OSError.
     """
@@ -49,12 +49,11 @@ def check_members(found: SetSummary, neighbours: Neighbours, seconds: float = ma
     if own is not None and found.own is not None:
         _check_images(check, found.name, own.images, found.own.page_count)
     for number, name in enumerate(found.members):
-        if time.monotonic() > until:
-            text = f"its set of {len(found.members)} files is still looked at, {number} so far"
-            check.blame(StillOpenError(text))
-            break
         try:
-            _look_at(check, found, name, neighbours)
+            if not _look_at(check, found, name, neighbours, until):
+                text = f"its set of {len(found.members)} files is still looked at, {number} so far"
+                check.blame(StillOpenError(text))
+                break
         except confine.NotRegularError:
             check.blame(no_file(name))
         except PermissionError:
@@ -68,23 +67,27 @@ def check_members(found: SetSummary, neighbours: Neighbours, seconds: float = ma
     return check
 
 
-def _look_at(check: SetCheck, found: SetSummary, name: bytes, neighbours: Neighbours) -> None:
+def _look_at(check: SetCheck, found: SetSummary, name: bytes, neighbours: Neighbours, until: float) -> bool:
+    """Look at one member; False if it is not known and there is no more time for that."""
     stamp = neighbours.stamp(name)
     if stamp is None:
         check.missing.append(name)
-        return
+        return True
     member = remembered(stamp)
+    if member is None and time.monotonic() > until:
+        return False
     if member is not None and not neighbours.local:
         check.parts.append(FilePart(name, stamp))
         _check_identity(check, found, name, member)
-        return
+        return True
     with opened(neighbours, name) as (fd, stamp):
         if fd < 0 or stamp is None:
             check.missing.append(name)  # it has just gone
-            return
+            return True
         check.parts.append(FilePart(name, stamp))
         _check_member(check, found, name, fd)
         check.writing = check.writing or (neighbours.local and confine.is_open_for_writing(fd))
+    return True
 
 
 def digest(fd: int, members: list[bytes], neighbours: Neighbours) -> str:
