@@ -37,6 +37,7 @@ from segmentd.results.feed import Feed
 from segmentd.results.images import ImageOutcome, ImageState
 from segmentd.results.journal import Journal
 from segmentd.results.published import is_there, published_files
+from segmentd.results.superseded import remove_superseded
 from segmentd.segmentation import Target, segment_image, to_its_end
 from segmentd.workers import WorkerPool
 
@@ -236,6 +237,8 @@ class Pipeline:
             target = Target.of(spec, found.relative)
             lane, recent = self._engine.lane, self._feed.recent
             records = segment_image(image, lease, lane, spec.options, target, recent=recent, turn=turn)
+        files = published_files(records[0])
+        remove_superseded(spec.results, self._journal.results_of(spec.id, found.relative), files)
         outcome = ImageOutcome(
             watch=spec.id,
             path=found.relative,
@@ -243,7 +246,7 @@ class Pipeline:
             state=ImageState.DONE,
             content_digest=records[0].content_digest,
             version=version,
-            files=published_files(records[0]),
+            files=files,
         )
         return outcome, [self._about(found, record, version) for record in records]
 

@@ -228,6 +228,7 @@ def _writer(
         form=target.form,
         image=target.image,
         workers=image.workers,
+        image_folder=image.folder,
     )
 
 

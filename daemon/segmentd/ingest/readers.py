@@ -7,6 +7,7 @@ descriptor.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -63,6 +64,11 @@ class OpenImage:
         self._digest = str(reply.value.get("digest", ""))
         # Of a small file the first plane came along; it is handed out once.
         self._first = [self._checked(reply, self.info.height)] if reply.arrays else []
+
+    @property
+    def folder(self) -> int | None:
+        """Descriptor of the image where it is a folder."""
+        return self._fd if stat.S_ISDIR(os.fstat(self._fd).st_mode) else None
 
     @property
     def workers(self) -> WorkerPool:
