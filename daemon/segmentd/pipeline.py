@@ -38,7 +38,8 @@ from segmentd.results.images import ImageOutcome, ImageState
 from segmentd.results.journal import Journal
 from segmentd.results.published import is_there, published_files
 from segmentd.results.superseded import remove_superseded
-from segmentd.segmentation import Target, segment_image, to_its_end
+from segmentd.segmentation import Target, segment_image
+from segmentd.threads import to_its_end
 from segmentd.workers import WorkerPool
 
 HOLD_SECONDS = 5.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import time
 from collections import deque
@@ -12,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import ParamSpec, Self, TypeVar
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -45,8 +44,6 @@ STREAM_ABOVE_BYTES = 128 << 20
 MAX_ROW_BLOCK = 1024
 IMAGE_OUTPUTS = ("image",)
 
-P = ParamSpec("P")
-T = TypeVar("T")
 Report = Callable[[PlaneIndex], None]
 
 
@@ -259,13 +256,3 @@ def _record_of(image: OpenImage, card: ModelCard, page: int, index: PlaneIndex, 
         device_reason=tally.device_reason,
         compute_seconds=tally.compute_seconds,
     )
-
-
-async def to_its_end(work: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
-    """As `asyncio.to_thread`, but a cancellation waits for the thread: it has files in hand."""
-    thread = asyncio.ensure_future(asyncio.to_thread(work, *args, **options))
-    try:
-        return await asyncio.shield(thread)
-    except asyncio.CancelledError:
-        await asyncio.wait([thread])
-        raise

@@ -17,6 +17,7 @@ from segmentd.rpc.convert import model_reference, page_size, page_start
 from segmentd.rpc.faults import Context, bad_field
 from segmentd.rpc.model_service import ModelService
 from segmentd.rpc.training_files import TrainingFiles
+from segmentd.threads import end_of
 from segmentd.training_jobs import settings_of
 from segmentd.training_jobs.project import Training
 from segmentd.training_jobs.trainings import Trainings
@@ -188,7 +189,7 @@ class TrainingService(training_service_pb2_grpc.TrainingServiceServicer):
             yield pb.RunTrainingResponse(training=self._message(await work))
         finally:
             work.cancel()
-            await asyncio.wait([work])
+            await end_of(work)
 
     async def CancelTraining(self, request: pb.CancelTrainingRequest, context: Context) -> pb.Training:
         training = await self._trainings.get(messages.training_id(request.name))

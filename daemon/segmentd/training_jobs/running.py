@@ -12,6 +12,7 @@ from segmentd import telemetry
 from segmentd.errors import Reason, SegmentdError
 from segmentd.models.bundle import SUFFIX, Model
 from segmentd.models.versions import sync
+from segmentd.threads import end_of, to_its_end
 from segmentd.training_jobs.child import TrainingProcess
 from segmentd.training_jobs.from_files import Report
 from segmentd.training_jobs.project import Result, Training
@@ -90,10 +91,12 @@ class Runner:
             self.faults[training.id] = error.message
             raise
         finally:
-            await asyncio.to_thread(staged.unlink, missing_ok=True)
             self._running.pop(training.id, None)
-            async with self._changed:
-                self._changed.notify_all()
+            try:
+                await to_its_end(staged.unlink, missing_ok=True)
+            finally:
+                async with self._changed:
+                    self._changed.notify_all()
 
     async def cancel(self, training_id: str) -> None:
         """End a training that runs or waits; it does neither any more when this returns."""
@@ -134,8 +137,8 @@ class Runner:
         try:
             return await asyncio.shield(work)
         except asyncio.CancelledError:
-            await asyncio.to_thread(process.cancel)
-            await asyncio.wait([work])
+            await to_its_end(process.cancel)
+            await end_of(work)
             if not work.cancelled() and work.exception() is None:
                 _log.info("training was given up at its end", training=training.id)
             raise

@@ -17,6 +17,7 @@ from segmentd.models import bundle, versions
 from segmentd.models.library import Library
 from segmentd.models.registry import ModelEntry
 from segmentd.records import PlaneIndex, Region
+from segmentd.threads import to_its_end
 from segmentd.training_jobs import labels as label_ops
 from segmentd.training_jobs import packing, settings_of, taking_in
 from segmentd.training_jobs.looking import Look, Looker
@@ -242,7 +243,7 @@ class Trainings:
         try:
             yield training
         except BaseException:
-            await asyncio.to_thread(self.store.delete, training.id)
+            await to_its_end(self.store.delete, training.id)
             raise
 
     async def _free_id(self, wanted: str) -> str:
