@@ -24,7 +24,7 @@ from segmentd.engine.segmenter import BandResult, Tally
 from segmentd.engine.slot import Turn
 from segmentd.engine.source import ArraySource, PlaneSource, Stack, StackPlane, streamed_band_rows
 from segmentd.errors import Reason, SegmentdError
-from segmentd.ingest.readers import OpenImage
+from segmentd.ingest.readers import MAX_ROW_BLOCK, OpenImage
 from segmentd.models.fit import check_pixel_size, used_channels
 from segmentd.models.registry import Lease
 from segmentd.records import (
@@ -41,7 +41,6 @@ from segmentd.results.store import ResultWriter
 
 # Smaller planes are read whole.
 STREAM_ABOVE_BYTES = 128 << 20
-MAX_ROW_BLOCK = 1024
 IMAGE_OUTPUTS = ("image",)
 
 Report = Callable[[PlaneIndex], None]

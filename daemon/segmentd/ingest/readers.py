@@ -33,6 +33,8 @@ DIGESTED_BYTES_PER_SECOND = 10e6
 # Smaller files are looked into, digested and decoded with one call.
 SMALL_FILE_BYTES = 2 << 20
 MAX_CHANNELS = 65_536
+# Planes that come in larger pieces are read whole.
+MAX_ROW_BLOCK = 1024
 
 
 class OpenImage:
@@ -61,6 +63,9 @@ class OpenImage:
         reply = self._call("take_in" if small else "inspect", seconds)
         self.info = _frame_info(reply.value, name)
         self.row_block = _row_block(reply.value, self.info)
+        by_rows = self.row_block <= MAX_ROW_BLOCK
+        rows = min(self.info.height, MAX_ROW_BLOCK) if by_rows else self.info.height
+        _require_room(self.info, rows, name)
         self._digest = str(reply.value.get("digest", ""))
         # Of a small file the first plane came along; it is handed out once.
         self._first = [self._checked(reply, self.info.height)] if reply.arrays else []
@@ -112,6 +117,7 @@ class OpenImage:
         """
         if self._first and index == PlaneIndex():
             return Plane(self.info, index, self._first.pop())
+        _require_room(self.info, self.info.height, self.name)
         return Plane(self.info, index, self._decoded("read_plane", index, 0, self.info.height))
 
     def read_rows(self, index: PlaneIndex, start: int, stop: int) -> npt.NDArray[np.generic]:
@@ -253,10 +259,21 @@ def _frame_info(value: Any, name: str) -> FrameInfo:
     except (KeyError, TypeError, ValueError) as error:
         text = f"{name}: its decoder returned a description that makes no sense ({error})"
         raise SegmentdError(Reason.WORKER_CRASHED, text) from error
-    if not 0 < len(channels) <= MAX_CHANNELS or len(channels) * info.height * info.width > MAX_DECODED_BYTES:
-        text = f"{name} has planes of more than {MAX_DECODED_BYTES} pixels; split it"
+    if not 0 < len(channels) <= MAX_CHANNELS:
+        text = f"{name} has {len(channels)} channels; {MAX_CHANNELS} are allowed: split it"
         raise SegmentdError(Reason.IMAGE_TOO_LARGE, text, file=name)
     return info
+
+
+def _require_room(info: FrameInfo, rows: int, name: str) -> None:
+    """Check that so many rows of a plane are no more than may be held at once."""
+    nbytes = np.dtype(info.pixel_type.value).itemsize * info.channel_count * rows * info.width
+    if nbytes > MAX_DECODED_BYTES:
+        text = (
+            f"{name} needs {nbytes} bytes at once, {MAX_DECODED_BYTES} are allowed: split it, "
+            f"or save it in tiles or strips of at most {MAX_ROW_BLOCK} rows"
+        )
+        raise SegmentdError(Reason.IMAGE_TOO_LARGE, text, file=name)
 
 
 def _row_block(value: Any, info: FrameInfo) -> int:
