@@ -26,17 +26,12 @@ from segmentd.ingest.reach import within_reach
 from segmentd.ingest.readers import open_image
 from segmentd.models.bundle import reference_id
 from segmentd.models.registry import Lease, Registry
-from segmentd.records import (
-    Fault,
-    Segmentation,
-    SegmentationState,
-    WatchSpec,
-)
+from segmentd.records import Fault, Segmentation, SegmentationState, WatchSpec
 from segmentd.renames import Ended, as_renamed
 from segmentd.results.feed import Feed
 from segmentd.results.images import ImageOutcome, ImageState
 from segmentd.results.journal import Journal
-from segmentd.results.published import is_there, published_files
+from segmentd.results.published import published_files
 from segmentd.results.superseded import remove_superseded
 from segmentd.segmentation import Target, segment_image
 from segmentd.threads import to_its_end
@@ -151,7 +146,8 @@ class Pipeline:
         vanished = fault.reason == Reason.IMAGE_VANISHED
         state = ImageState.VANISHED if vanished else ImageState.FAILED
         (_log.info if vanished else _log.warning)(f"image {state}", file=found.path, why=fault.message)
-        outcome = ImageOutcome(self._spec.id, found.relative, found.stamp, state, fault=fault)
+        parts = () if vanished else found.parts
+        outcome = ImageOutcome(self._spec.id, found.relative, found.stamp, state, fault=fault, parts=parts)
         if vanished:
             await self._record(slot, outcome, [])
         elif not await asyncio.to_thread(self._journal.failed_again, outcome):
@@ -221,13 +217,16 @@ class Pipeline:
     def _segment(self, found: FoundFile, lease: Lease, turn: Turn) -> Ended | None:
         """The blocking part; None where this content has its results already."""
         spec = self._spec
-        with open_image(self._pool, found.relative, folder=spec.folder, stamp=found.stamp) as image:
+        with open_image(
+            self._pool, found.relative, folder=spec.folder, stamp=found.stamp, parts=found.parts
+        ) as image:
             crashpoints.reach("opened")
+            turn.note_size(image.info.height * image.info.width)
             version = self._journal.next_version(spec.id, found.relative, "")
             if version > 1:  # a path that was seen before: is there anything new in it?
                 digest = image.content_digest
-                if self._has_results(found) and self._journal.same_content(
-                    spec.id, found.relative, digest, found.stamp
+                if self._journal.has_results(spec.id, found.relative) and self._journal.same_content(
+                    spec.id, found.relative, digest, found.stamp, found.parts
                 ):
                     return None
                 version = self._journal.next_version(spec.id, found.relative, digest)
@@ -237,7 +236,10 @@ class Pipeline:
                 return outcome, [self._about(found, record, outcome.version) for record in records]
             target = Target.of(spec, found.relative)
             lane, recent = self._engine.lane, self._feed.recent
-            records = segment_image(image, lease, lane, spec.options, target, recent=recent, turn=turn)
+            show = self._feed.previews.of(spec.id, found.relative, found.path, version)
+            records = segment_image(
+                image, lease, lane, spec.options, target, recent=recent, turn=turn, show=show
+            )
         files = published_files(records[0])
         remove_superseded(spec.results, self._journal.results_of(spec.id, found.relative), files)
         outcome = ImageOutcome(
@@ -248,13 +250,9 @@ class Pipeline:
             content_digest=records[0].content_digest,
             version=version,
             files=files,
+            parts=found.parts,
         )
         return outcome, [self._about(found, record, version) for record in records]
-
-    def _has_results(self, found: FoundFile) -> bool:
-        """Whether the results of an image are there; where somebody deleted them, a touch makes new ones."""
-        files = self._journal.results_of(self._spec.id, found.relative)
-        return all(is_there(file) for file in files)
 
     async def _failure(self, found: FoundFile, fault: Fault) -> Segmentation:
         version = await asyncio.to_thread(self._journal.next_version, self._spec.id, found.relative, "")
@@ -294,6 +292,7 @@ class Pipeline:
                     raise
                 await self._wait(error, slot)
         self._go_on()
+        self._feed.previews.drop(outcome.watch, outcome.path)
         crashpoints.reach("before-notify")
         self._feed.notify()
         self._ended(outcome, records)

@@ -24,7 +24,8 @@ from segmentd.engine.segmenter import BandResult, Tally
 from segmentd.engine.slot import Turn
 from segmentd.engine.source import ArraySource, PlaneSource, Stack, StackPlane, streamed_band_rows
 from segmentd.errors import Reason, SegmentdError
-from segmentd.ingest.readers import MAX_ROW_BLOCK, OpenImage
+from segmentd.ingest.frame import MAX_ROW_BLOCK
+from segmentd.ingest.readers import OpenImage
 from segmentd.models.fit import check_pixel_size, used_channels
 from segmentd.models.registry import Lease
 from segmentd.records import (
@@ -36,6 +37,7 @@ from segmentd.records import (
     SegmentOptions,
     WatchSpec,
 )
+from segmentd.results.previews import Show
 from segmentd.results.recent import FreshPlane, RecentPlanes
 from segmentd.results.store import ResultWriter
 
@@ -77,6 +79,7 @@ def segment_image(
     report: Report = lambda index: None,
     recent: RecentPlanes | None = None,
     turn: Turn | None = None,
+    show: Show | None = None,
 ) -> list[Segmentation]:
     """Segment all planes of an image and make its results durable; blocks.
 
@@ -90,6 +93,8 @@ def segment_image(
         Keeps the last planes for those who want to see them at once.
     turn : Turn, optional
         Lets others go first between strips.
+    show : callable, optional
+        Given each plane of a stack that `recent` has room for, as soon as it is computed.
 
     Returns
     -------
@@ -143,6 +148,8 @@ def segment_image(
             if recent is not None and keep:
                 fresh.append(plane)
                 recent.trim(fresh)
+                if show is not None and info.plane_count > 1:
+                    show(records[-1], plane)
             report(index)
         if writer is None or pending is None:
             raise SegmentdError(Reason.IMAGE_CORRUPT, f"{image.name} has no planes; save it again")

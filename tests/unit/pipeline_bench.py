@@ -74,7 +74,8 @@ class Bench:
         self.registry = Registry(folder / "models", lane.load, lane.unload)
         self.scheduler = Scheduler(1)
         engine = Engine(self.registry, lane, self.scheduler)
-        self.pipeline = Pipeline(self.spec, engine, pool, self.journal, Feed(self.journal), self.hold)
+        self.feed = Feed(self.journal)
+        self.pipeline = Pipeline(self.spec, engine, pool, self.journal, self.feed, self.hold)
 
     async def process(self, found: FoundFile) -> None:
         """Process a file as a watch does: with a slot, which nobody keeps in the end."""

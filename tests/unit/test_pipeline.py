@@ -18,6 +18,7 @@ from segmentd.errors import Reason, SegmentdError
 from segmentd.records import Fault, SegmentationState
 from segmentd.results.images import ImageOutcome, ImageState
 from segmentd.results.journal import Journal
+from segmentd.results.previews import Preview
 from segmentd.results.store import ResultWriter
 from segmentd.workers import WorkerPool
 
@@ -93,6 +94,27 @@ async def test_planes_of_a_stack_are_published_together(bench: Bench) -> None:
     planes = [event.segmentation for event in bench.events()]
     assert [(plane.plane.time, plane.page, plane.plane_count) for plane in planes] == [(0, 0, 2), (1, 1, 2)]
     assert len({tuple(plane.files.items()) for plane in planes}) == 1
+
+
+async def test_planes_of_a_stack_are_shown_before_it_is_published(bench: Bench, hooks: Hooks) -> None:
+    bench.write(pixels=np.stack([PIXELS, PIXELS // 2]), imagej=True, metadata={"axes": "TYX"})
+    with bench.feed.previews.onlooker("hot") as news:
+        shown: list[Preview] = []
+        hooks.commit.append(lambda: shown.extend(news()))
+        await bench.process(bench.found())
+        assert news() == []
+    told = [one.segmentation for one in shown]
+    assert [(one.source, one.plane.time, one.plane_count) for one in told] == [
+        (b"a.tif", 0, 2),
+        (b"a.tif", 1, 2),
+    ]
+    published = bench.feed.recent
+    for one, event in zip(shown, bench.events(), strict=True):
+        record = event.segmentation
+        planes = published.get(record.files, record.digests, record.page)
+        assert planes is not None
+        np.testing.assert_array_equal(one.planes[0], planes[0])
+        assert one.segmentation.label_pixel_counts == record.label_pixel_counts
 
 
 async def test_the_same_content_is_not_published_again(bench: Bench) -> None:

@@ -125,8 +125,7 @@ class Client(TrainingClient):
         Returns
         -------
         labels, confidence : ndarray of uint8 (height, width)
-            Labels 0 (unlabelled) to K, and percent; None for confidence that the watch does not
-            write.
+            Labels 0 (unlabelled) to K, and percent; None for confidence that the watch does not write.
         """
         if isinstance(segmentation, str):
             segmentation = self.segmentation(segmentation)
@@ -150,6 +149,7 @@ class Client(TrainingClient):
         start: Start = "new",
         *,
         metadata_only: bool = False,
+        previews: bool = False,
         encoding: Encoding = "raw",
         timeout: float | None = None,
         idle_seconds: float = 60.0,
@@ -157,10 +157,9 @@ class Client(TrainingClient):
     ) -> Subscription:
         """Follow segmentations as they become durable: in order, each once, without a gap.
 
-        The subscription goes on by itself when the daemon restarts or the connection breaks. It
-        raises `DaemonError` when the first connection fails, and when it cannot go on: the journal
-        no longer keeps what follows the cursor (`CURSOR_EXPIRED`, metadata `oldest_cursor`), or it
-        is another journal (`CURSOR_UNKNOWN`).
+        The subscription goes on by itself when the daemon restarts or the connection breaks. It raises
+        `DaemonError` when the first connection fails, and when it cannot go on: the journal no longer keeps
+        what follows the cursor (`CURSOR_EXPIRED`, metadata `oldest_cursor`) or is another (`CURSOR_UNKNOWN`).
 
         Parameters
         ----------
@@ -172,6 +171,8 @@ class Client(TrainingClient):
             Where to start without a cursor: with the next result, or the oldest that is kept.
         metadata_only : bool
             Leave out the pixels.
+        previews : bool
+            Give planes of images in work, too, as far as possible: without number and cursor, `preview` set.
         encoding : {"raw", "zstd"}
             How pixels travel; `zstd` pays on slow links.
         timeout : float
@@ -179,14 +180,14 @@ class Client(TrainingClient):
         idle_seconds : float
             Connect again when nothing was heard for so long. The daemon says something every 10 s.
         on_interruption : callable
-            Called with the `DaemonError` and the seconds until the next attempt when the stream
-            broke.
+            Called with the `DaemonError` and the seconds until the next attempt when the stream broke.
         """
         request = messages.SubscribeSegmentationsRequest(
             parent=within("watches", parent),
             cursor=cursor or "",
             start=_STARTS[start],
             metadata_only=metadata_only,
+            previews=previews,
             encoding=_ENCODINGS[encoding],
         )
         subscription = Subscription(
@@ -228,8 +229,7 @@ class Client(TrainingClient):
         min_confidence : int
             Labels below this confidence in percent become 0.
         postprocessing : str
-            A name of `postprocessings`: `none`, or `crf` for a conditional random field; empty for the
-            model's own.
+            A name of `postprocessings`: `none`, or `crf` for a random field; empty for the model's own.
         confidence : {"map", "marginal"}
             With `crf`: 100 everywhere, or the probability after the field.
 

@@ -41,6 +41,8 @@ class Result:
         `metadata_only` was asked for. Confidence is None when the watch does not write it.
     error : DaemonError or None
         Why the segmentation failed, or why its pixels are gone.
+    preview : bool
+        The image is still in work: `number` is 0, `cursor` is empty, and a result follows.
     """
 
     number: int
@@ -49,6 +51,7 @@ class Result:
     labels: UInt8Array | None = None
     confidence: UInt8Array | None = None
     error: DaemonError | None = None
+    preview: bool = False
 
 
 class Subscription(Iterator[Result]):
@@ -125,7 +128,9 @@ class Subscription(Iterator[Result]):
             if self._closed.is_set():  # by another thread, which could not see this stream yet
                 self._stream.close()
         item = next(self._items)
-        self._request.cursor = item if isinstance(item, str) else item.cursor
+        cursor = item if isinstance(item, str) else item.cursor
+        if cursor:  # a preview has none
+            self._request.cursor = cursor
         self._heard, self._failures = True, 0
         return item
 
@@ -205,10 +210,11 @@ def _complete(first: Part, parts: Iterator[Part]) -> Result | None:
 
 
 def _result(head: Head, cursor: str, planes: Planes | None = None) -> Result:
-    if not cursor:
-        raise StreamError(f"segmentation {head.number} ended without a cursor")
+    if bool(cursor) == head.preview:
+        what = "a preview ended with" if cursor else f"segmentation {head.number} ended without"
+        raise StreamError(f"{what} a cursor")
     labels, confidence = planes or (None, None)
-    return Result(head.number, cursor, head.segmentation, labels, confidence, _error_of(head))
+    return Result(head.number, cursor, head.segmentation, labels, confidence, _error_of(head), head.preview)
 
 
 def _error_of(head: Head) -> DaemonError | None:

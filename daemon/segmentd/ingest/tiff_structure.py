@@ -94,6 +94,14 @@ def examine(fd: int) -> TiffSummary:
     return TiffSummary(layout.big, first, page_count, description)
 
 
+def first_description(fd: int) -> bytes:
+    """Return the description of the first image, without looking at anything else."""
+    source = Source(fd)
+    for directory in directories(source, *read_layout(source)):
+        return directory.text(270, MAX_DESCRIPTION_BYTES)
+    return b""
+
+
 def _shape(directory: Directory) -> PageShape:
     """Read and check what describes the pixels."""
     name = directory.name

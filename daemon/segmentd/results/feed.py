@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncGenerator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,6 +17,7 @@ from segmentd.errors import Reason, SegmentdError
 from segmentd.records import ResultEvent
 from segmentd.results.events import EventPage
 from segmentd.results.journal import Journal
+from segmentd.results.previews import News, Preview, Previews
 from segmentd.results.recent import RecentPlanes
 
 _BATCH = 64
@@ -41,11 +43,14 @@ class Feed:
     ----------
     recent : RecentPlanes
         Pixels of what was published last, so that live subscribers get them without delay.
+    previews : Previews
+        Planes of images that are still in work.
     """
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self.recent = RecentPlanes()
+        self.previews = Previews(self.notify)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._changed = asyncio.Event()
         self._closed = False
@@ -75,7 +80,8 @@ class Feed:
         cursor: str | None = None,
         start: Literal["new", "oldest"] = "new",
         heartbeat_seconds: float = 10.0,
-    ) -> AsyncGenerator[ResultEvent | Heartbeat, None]:
+        previews: bool = False,
+    ) -> AsyncGenerator[ResultEvent | Heartbeat | Preview, None]:
         """Yield events in the order of the journal, each once, without end.
 
         The first item is a heartbeat: the subscriber is live and has a cursor. More follow when nothing
@@ -91,6 +97,8 @@ class Feed:
             Without a cursor: from now on, or from the oldest event kept.
         heartbeat_seconds : float
             Longest silence.
+        previews : bool
+            Yield also planes of images in work, as far as they are there; never after the image's events.
 
         Raises
         ------
@@ -98,14 +106,25 @@ class Feed:
             CURSOR_UNKNOWN; CURSOR_EXPIRED, also for a subscriber that fell too far behind, with
             `oldest_cursor` in the metadata; SHUTTING_DOWN.
         """
-        self._loop = loop = asyncio.get_running_loop()
+        self._loop = asyncio.get_running_loop()
         seen = await self._first_position(cursor, start)
         yield Heartbeat(self.cursor(seen))
+        with self.previews.onlooker(watch) if previews else nullcontext(list) as news:
+            async for item in self._follow(seen, watch, heartbeat_seconds, news):
+                yield item
+
+    async def _follow(
+        self, seen: int, watch: str | None, heartbeat_seconds: float, news: News
+    ) -> AsyncGenerator[ResultEvent | Heartbeat | Preview, None]:
+        loop = asyncio.get_running_loop()
         heartbeat_at = loop.time() + heartbeat_seconds
         while True:
             changed, closed = self._changed, self._closed  # before reading, so that no change is missed
+            shown = news()
             page = await self._read(seen, watch, changed)
             self._check_kept(seen, page)
+            for preview in shown:
+                yield preview
             for event in page.events:
                 yield event
                 heartbeat_at = loop.time() + heartbeat_seconds

@@ -52,13 +52,12 @@ class PixelReader:
             await asyncio.to_thread(self._check_files, record)
             if record.height * record.width <= WHOLE_PLANE_PIXELS:
                 planes = await self._plane(record)
+        if planes is not None:
+            for piece in cut(planes, region):
+                yield piece
+            return
         for part in split(region):
-            if planes is None:
-                labels, confidence = await asyncio.to_thread(_read, record, part)
-            else:
-                labels = _window(planes[0], part)
-                confidence = None if planes[1] is None else _window(planes[1], part)
-            yield Piece(part, labels, confidence)
+            yield Piece(part, *await asyncio.to_thread(_read, record, part))
 
     def _check_files(self, record: Segmentation) -> None:
         """Check that the files are still those of this segmentation: a newer version takes their names."""
@@ -142,6 +141,15 @@ def _read(record: Segmentation, region: Region) -> Planes:
         return labels, None
     confidence = read_region(Path(record.files["confidence"]), record.page, region)
     return labels, confidence.astype(np.uint8, copy=False)
+
+
+def cut(planes: Planes, region: Region) -> list[Piece]:
+    """What goes into the blocks of a region of a plane in memory."""
+    labels, confidence = planes
+    return [
+        Piece(part, _window(labels, part), None if confidence is None else _window(confidence, part))
+        for part in split(region)
+    ]
 
 
 def _window(plane: Bytes, part: Region) -> Bytes:

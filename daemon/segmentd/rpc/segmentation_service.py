@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
 from dataclasses import asdict
 from typing import Literal
@@ -13,11 +13,19 @@ from segmentd.errors import Reason, SegmentdError
 from segmentd.records import Region, ResultEvent, Segmentation, SegmentationState
 from segmentd.results.feed import Feed, Heartbeat
 from segmentd.results.journal import Journal
+from segmentd.results.previews import Preview
 from segmentd.rpc import segment_plane
 from segmentd.rpc.blocks import fill, split
-from segmentd.rpc.convert import event_message, event_number, page_size, page_start, resource_id
+from segmentd.rpc.convert import (
+    event_message,
+    event_number,
+    page_size,
+    page_start,
+    resource_id,
+    segmentation_message,
+)
 from segmentd.rpc.faults import Context, bad_field, fault_of, status_of
-from segmentd.rpc.pixels import PixelReader
+from segmentd.rpc.pixels import PixelReader, cut
 from segmentd.rpc.plane_call import PlaneCalls
 from segmentd.v1 import pixels_pb2, segmentation_service_pb2_grpc
 from segmentd.v1 import segmentation_service_pb2 as pb
@@ -72,12 +80,18 @@ class SegmentationService(segmentation_service_pb2_grpc.SegmentationServiceServi
         start: Literal["new", "oldest"] = "oldest" if request.start == request.START_OLDEST else "new"
         await context.send_initial_metadata(())
         self.subscribers += 1
-        items = self._feed.subscribe(watch, request.cursor or None, start, HEARTBEAT_SECONDS)
+        items = self._feed.subscribe(
+            watch, request.cursor or None, start, HEARTBEAT_SECONDS, request.previews
+        )
         try:
             async with aclosing(items):
                 async for item in items:
                     if isinstance(item, Heartbeat):
                         yield pb.SubscribeSegmentationsResponse(cursor=item.cursor)
+                        continue
+                    if isinstance(item, Preview):
+                        for part in _preview_parts(item, request):
+                            yield part
                         continue
                     async for part in self._parts(item, request):
                         yield part
@@ -148,6 +162,20 @@ class SegmentationService(segmentation_service_pb2_grpc.SegmentationServiceServi
                 resource=name,
             )
         return event
+
+
+def _preview_parts(
+    preview: Preview, request: pb.SubscribeSegmentationsRequest
+) -> Iterator[pb.SubscribeSegmentationsResponse]:
+    record = preview.segmentation
+    pieces = [] if request.metadata_only else cut(preview.planes, Region(0, 0, record.height, record.width))
+    message = segmentation_message(record)
+    head = pb.SubscribeSegmentationsResponse.Head(segmentation=message, preview=True, block_count=len(pieces))
+    yield pb.SubscribeSegmentationsResponse(head=head)
+    for piece in pieces:
+        part = pb.SubscribeSegmentationsResponse()
+        fill(part.block, piece, request.encoding)
+        yield part
 
 
 def _inside(message: pixels_pb2.Region, record: Segmentation) -> Region:

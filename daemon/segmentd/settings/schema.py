@@ -117,6 +117,13 @@ class ModelSettings(Table):
     """file of VGG19 weights (.h5, from Keras) for the deep feature sets; left out: what Keras has cached"""
 
 
+class TrainingSettings(Table):
+    """`[training]`: what trainings run on."""
+
+    device: Literal["cpu", "cuda", "auto"] = "cpu"
+    """what trains forests: cpu, cuda (a card, through the extra cuml), or auto: a card where there is one"""
+
+
 class JournalSettings(Table):
     """`[journal]`: where the daemon remembers, and for how long."""
 

@@ -181,12 +181,14 @@ class Trainings:
 
     # ------------------------------------------------------------ the model
 
-    async def run(self, training_id: str, report: Callable[[str, int, int], None]) -> Training:
+    async def run(
+        self, training_id: str, report: Callable[[str, int, int], None], device: str = ""
+    ) -> Training:
         """Train; see `Runner.run`."""
         async with self._locks[training_id]:
             training = await self.get(training_id)
             start = self.runner.claim(training)
-        return await self.runner.run(training, start, report)
+        return await self.runner.run(training, start, report, device)
 
     async def look(self, training_id: str, image_id: str) -> Look:
         """Segment an image with the model in work."""

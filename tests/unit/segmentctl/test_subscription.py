@@ -235,6 +235,20 @@ def test_half_a_segmentation_at_the_end_is_dropped(daemon: Any) -> None:
     assert list(collect(iter(parts))) == ["j-0"]
 
 
+def test_previews_have_no_cursor_and_move_nothing(daemon: Any) -> None:
+    blocks = daemon.blocks(1)
+    shown = head(3, number=0)
+    shown.head.preview = True
+    parts = [Part(cursor="j-0"), shown, *(Part(block=block) for block in blocks)]
+    _, preview = collect(iter(parts))
+    assert isinstance(preview, Result)
+    assert (preview.preview, preview.number, preview.cursor) == (True, 0, "")
+    np.testing.assert_array_equal(preview.labels, daemon.pixels(1)[0])
+    shown.head.block_count, shown.cursor = 0, "j-1"
+    with pytest.raises(StreamError, match="a preview ended with a cursor"):
+        list(collect(iter([shown])))
+
+
 def test_parts_in_a_wrong_order_are_refused(daemon: Any) -> None:
     first, second, third = (Part(block=block) for block in daemon.blocks(1))
     early = Part(block=second.block, cursor="j-1")

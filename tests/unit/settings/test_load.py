@@ -99,7 +99,7 @@ FAULTS = [
     (
         "qqq = 1",
         "qqq = 1: unknown key; known are device, journal, metrics, models, open_inference, server, "
-        "tracing, watch",
+        "tracing, training, watch",
     ),
     ("[watch]\nid = 1", "watch = { id = 1 }: must be a list of tables, written [[watch]]"),
     ("watch = [3]", "watch[0] = 3: must be a table"),
@@ -369,7 +369,7 @@ def test_a_format_of_results_needs_its_package(
 
 def test_every_key_is_documented() -> None:
     tables = [field.annotation for name, field in Settings.model_fields.items() if name != "watch"]
-    assert len(tables) == 7
+    assert len(tables) == 8
     for table in tables:
         assert table is not None
         assert all(field.description for field in table.model_fields.values())

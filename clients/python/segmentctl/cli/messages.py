@@ -26,16 +26,16 @@ def as_dict(message: Message) -> dict[str, Any]:
 
 
 def event_line(result: Result) -> str:
-    """Give one line of JSON for a result: its segmentation, and `number` and `cursor`."""
-    fields = {"number": result.number, "cursor": result.cursor, **as_dict(result.segmentation)}
-    return json.dumps(fields)
+    """Give one line of JSON for a result: its segmentation, and `number` and `cursor`, or `preview`."""
+    place = {"preview": True} if result.preview else {"number": result.number, "cursor": result.cursor}
+    return json.dumps({**place, **as_dict(result.segmentation)})
 
 
 def source_text(segmentation: Segmentation) -> str:
     """Give the name of an image, and of the plane where it has several."""
     plane = segmentation.plane
     text = printable(segmentation.source_display)
-    if segmentation.plane_count <= 1:
+    if segmentation.plane_count == 1:
         return text
     return f"{text} scene {plane.scene} time {plane.time} z {plane.z}"
 

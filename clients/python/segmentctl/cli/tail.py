@@ -43,6 +43,10 @@ def tail(
         bool,
         typer.Option("--json", help="One line of JSON for each result: Segmentation, number and cursor."),
     ] = False,
+    previews: Annotated[
+        bool,
+        typer.Option("--previews", help="Show planes of images in work, too; not counted, not saved."),
+    ] = False,
     save: Annotated[
         Path | None,
         typer.Option(metavar="DIR", file_okay=False, help="Save labels and confidence of each result here."),
@@ -56,6 +60,7 @@ def tail(
             since,
             start.value,
             metadata_only=save is None,
+            previews=previews,
             timeout=timeout,
             on_interruption=_Interruptions(),
         ) as results,
@@ -73,10 +78,10 @@ def _follow(
 ) -> int:
     seen = 0
     for result in results:
-        if save is not None:
+        if save is not None and not result.preview:
             _save(result, save)
         show(result)
-        seen += 1
+        seen += not result.preview
         if seen == count:
             break
     return seen
@@ -130,11 +135,13 @@ def _event_text(result: Result) -> str:
         f"{segmentation.height} x {segmentation.width}",
         escape(shares_text(segmentation)),
         f"confidence {segmentation.mean_confidence:.1f} %",
-        seconds_text(segmentation.latency.ToTimedelta().total_seconds()),
+        "" if result.preview else seconds_text(segmentation.latency.ToTimedelta().total_seconds()),
         escape(printable(segmentation.device)),
     ]
     if segmentation.HasField("drift"):
         parts.append(_drift_text(segmentation.drift))
+    if result.preview:
+        return f"{'':>8}[cyan]preview[/cyan] {'  '.join(parts)}"
     return f"{head}[green]done[/green]    {'  '.join(parts)}"
 
 
