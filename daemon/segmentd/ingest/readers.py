@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,7 @@ from segmentd.ingest import confine
 from segmentd.ingest.frame import MAX_ROW_BLOCK, frame_info, require_room, row_block
 from segmentd.ingest.members import Members, find_members
 from segmentd.ingest.names import printable
-from segmentd.records import FilePart, FileStamp, FrameInfo, Plane, PlaneIndex
+from segmentd.records import FilePart, FileStamp, Plane, PlaneIndex
 from segmentd.workers import Reply, WorkerPool
 
 DECODE = "segmentd.ingest.decode"
