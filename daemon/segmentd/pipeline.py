@@ -31,7 +31,8 @@ from segmentd.renames import Ended, as_renamed
 from segmentd.results.feed import Feed
 from segmentd.results.images import ImageOutcome, ImageState
 from segmentd.results.journal import Journal
-from segmentd.results.published import is_there, published_files
+from segmentd.results.published import published_files
+from segmentd.results.superseded import remove_superseded
 from segmentd.segmentation import Target, segment_image
 from segmentd.threads import to_its_end
 from segmentd.workers import WorkerPool
@@ -223,7 +224,7 @@ class Pipeline:
             version = self._journal.next_version(spec.id, found.relative, "")
             if version > 1:  # a path that was seen before: is there anything new in it?
                 digest = image.content_digest
-                if self._has_results(found) and self._journal.same_content(
+                if self._journal.has_results(spec.id, found.relative) and self._journal.same_content(
                     spec.id, found.relative, digest, found.stamp, found.parts
                 ):
                     return None
@@ -238,6 +239,8 @@ class Pipeline:
             records = segment_image(
                 image, lease, lane, spec.options, target, recent=recent, turn=turn, show=show
             )
+        files = published_files(records[0])
+        remove_superseded(spec.results, self._journal.results_of(spec.id, found.relative), files)
         outcome = ImageOutcome(
             watch=spec.id,
             path=found.relative,
@@ -245,15 +248,10 @@ class Pipeline:
             state=ImageState.DONE,
             content_digest=records[0].content_digest,
             version=version,
-            files=published_files(records[0]),
+            files=files,
             parts=found.parts,
         )
         return outcome, [self._about(found, record, version) for record in records]
-
-    def _has_results(self, found: FoundFile) -> bool:
-        """Whether the results of an image are there; where somebody deleted them, a touch makes new ones."""
-        files = self._journal.results_of(self._spec.id, found.relative)
-        return all(is_there(file) for file in files)
 
     async def _failure(self, found: FoundFile, fault: Fault) -> Segmentation:
         version = await asyncio.to_thread(self._journal.next_version, self._spec.id, found.relative, "")

@@ -9,6 +9,7 @@ from segmentd.ingest.folder import FoundFile
 from segmentd.ingest.readers import OpenImage
 from segmentd.records import Segmentation, SegmentationState, WatchSpec
 from segmentd.results.images import ImageOutcome, ImageRow, ImageState
+from segmentd.results.inside import moved_along
 from segmentd.results.journal import Journal
 from segmentd.results.links import link_results
 
@@ -45,7 +46,9 @@ def as_renamed(spec: WatchSpec, journal: Journal, found: FoundFile, image: OpenI
     if ignored:
         return outcome, []
     image.check_unchanged()
-    files = tuple(link_results(spec.results, found.relative, original.files))
+    old, new = (os.fsencode(spec.folder) + b"/" + path for path in (original.path, found.relative))
+    inside, others = moved_along(original.files, old, new)
+    files = (*inside, *link_results(spec.results, found.relative, others))
     event = journal.event(original.files[0].number) if original.files else None
     told = event.segmentation if event else _bare(image)
     record = replace(

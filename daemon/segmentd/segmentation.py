@@ -24,6 +24,7 @@ from segmentd.engine.segmenter import BandResult, Tally
 from segmentd.engine.slot import Turn
 from segmentd.engine.source import ArraySource, PlaneSource, Stack, StackPlane, streamed_band_rows
 from segmentd.errors import Reason, SegmentdError
+from segmentd.ingest.frame import MAX_ROW_BLOCK
 from segmentd.ingest.readers import OpenImage
 from segmentd.models.fit import check_pixel_size, used_channels
 from segmentd.models.registry import Lease
@@ -42,7 +43,6 @@ from segmentd.results.store import ResultWriter
 
 # Smaller planes are read whole.
 STREAM_ABOVE_BYTES = 128 << 20
-MAX_ROW_BLOCK = 1024
 IMAGE_OUTPUTS = ("image",)
 
 Report = Callable[[PlaneIndex], None]
@@ -233,6 +233,7 @@ def _writer(
         form=target.form,
         image=target.image,
         workers=image.workers,
+        image_folder=image.folder,
     )
 
 

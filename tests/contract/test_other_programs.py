@@ -1,8 +1,11 @@
-"""Results opened by programs that share no code with us: Bio-Formats (Fiji, QuPath) and ome-zarr (napari)."""
+"""Results opened by programs that share no code with us: Bio-Formats (Fiji), ome-zarr (napari), czifile."""
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -15,6 +18,7 @@ import tifffile
 from segmentd.imagefile import ome_color
 from segmentd.records import ClassInfo, FrameInfo, PixelSize, PixelType, ResultForm
 from segmentd.results.store import ResultWriter
+from segmentd.workers import WorkerPool
 
 pytestmark = pytest.mark.slow
 
@@ -22,16 +26,31 @@ OME = "{http://www.openmicroscopy.org/Schemas/OME/2016-06}"
 CLASSES = (ClassInfo(1, "background", "#0072B2"), ClassInfo(2, "Zellkern <µ> & co", "#E69F00"))
 SIZE = PixelSize(0.5, 0.25, 1.5)
 KINDS = ("labels", "confidence", "classes")
+CZIFILE_PYTHON = os.environ.get("SEGMENTD_CZIFILE_PYTHON", "")
+WITH_CZIFILE = """
+import czifile, hashlib, json, sys
+from xml.etree import ElementTree
+with czifile.CziFile(sys.argv[1]) as file:
+    items = ElementTree.fromstring(file.metadata()).iterfind("Metadata/Scaling/Items/Distance")
+    scenes = [
+        (scene.dims, scene.shape, hashlib.sha256(scene.asarray().tobytes()).hexdigest())
+        for scene in file.scenes.values()
+    ]
+    scaling = {item.get("Id"): item.findtext("Value") for item in items}
+    print(json.dumps({"scaling": scaling, "scenes": scenes}))
+"""
 
 
-def write(folder: Path, frame: FrameInfo, compression: str) -> dict[str, Path]:
+def write(folder: Path, frame: FrameInfo, form: ResultForm) -> dict[str, Path]:
     """Write results of random pixels."""
     random = np.random.default_rng(0)
     shape = (frame.height, frame.width)
-    form = ResultForm(compression)
-    with ResultWriter(
-        folder, b"a.czi", KINDS, frame, CLASSES, "ab", "cd", with_image=True, form=form
-    ) as writer:
+    with (
+        WorkerPool(1) as pool,
+        ResultWriter(
+            folder, b"a.czi", KINDS, frame, CLASSES, "ab", "cd", with_image=True, form=form, workers=pool
+        ) as writer,
+    ):
         for index in frame.planes():
             labels = random.integers(0, 3, shape, np.uint8)
             pixels = random.integers(0, 60_000, (2, *shape), np.uint16)
@@ -73,7 +92,7 @@ def test_bio_formats_sees_axes_scale_names_and_colours(
         pixel_size=SIZE,
         channel_colors=("#0000FF", None),
     )
-    path = write(tmp_path, frame, compression)["classes"]
+    path = write(tmp_path, frame, ResultForm(compression))["classes"]
     images = ET.fromstring(tool(java, "ImageInfo", "-nopix", "-omexml-only", path)).findall(f"{OME}Image")
     assert [image.get("Name") for image in images] == ["a.czi #1", "a.czi #2"]
     for image in images:
@@ -96,7 +115,7 @@ def test_bio_formats_sees_axes_scale_names_and_colours(
 
 def test_bio_formats_sees_the_levels_of_a_pyramid(java: list[str], tmp_path: Path) -> None:
     frame = FrameInfo("TIFF", PixelType.UINT16, 300, 5001, ("a", "b"), size_z=2, pixel_size=SIZE)
-    path = write(tmp_path, frame, "zstd")["labels"]
+    path = write(tmp_path, frame, ResultForm("zstd"))["labels"]
     text = tool(java, "ImageInfo", "-nopix", "-noflat", "-omexml", path)
     assert "Series count = 1\n" in text
     assert "Resolutions = 4\n" in text
@@ -136,3 +155,59 @@ def test_ome_zarr_sees_labels_colours_and_scale(tmp_path: Path) -> None:
     assert about["properties"] == {item.value: {"class": item.name} for item in CLASSES}
     assert nodes["classes"].metadata["channel_names"] == [item.name for item in CLASSES]
     np.testing.assert_array_equal(np.asarray(nodes["labels"].data[0][1]), labels)
+
+
+FIVE_DIMENSIONS = FrameInfo(
+    "CZI",
+    PixelType.UINT16,
+    270,
+    300,
+    ("DAPI", "GFP"),
+    size_t=2,
+    size_z=3,
+    scenes=2,
+    pixel_size=SIZE,
+    channel_colors=("#0000FF", None),
+)
+
+
+def test_bio_formats_sees_axes_scale_names_and_colours_of_a_czi(java: list[str], tmp_path: Path) -> None:
+    path = write(tmp_path / "czi", FIVE_DIMENSIONS, ResultForm(container="czi"))["classes"]
+    same = write(tmp_path / "tiff", FIVE_DIMENSIONS, ResultForm())["classes"]
+    images = ET.fromstring(tool(java, "ImageInfo", "-nopix", "-omexml-only", path)).findall(f"{OME}Image")
+    assert len(images) == 2
+    for image in images:
+        pixels = image.find(f"{OME}Pixels")
+        assert pixels is not None
+        assert [pixels.get(f"Size{axis}") for axis in "XYCZT"] == ["300", "270", "4", "3", "2"]
+        sizes = [float(pixels.get(f"PhysicalSize{axis}", "0")) for axis in "XYZ"]
+        assert sizes == pytest.approx([0.25, 0.5, 1.5])
+        channels = pixels.findall(f"{OME}Channel")
+        names = ["DAPI", "GFP", *(item.name for item in CLASSES)]
+        assert [channel.get("Name") for channel in channels] == names
+        told = [channel.get("Color") for channel in channels]
+        colors = ["#0000FF", *(item.color for item in CLASSES)]
+        assert [told[0], *told[2:]] == [str(ome_color(color)) for color in colors]
+    tool(java, "ImageConverter", "-series", "1", path, tmp_path / "copy.ome.tif")
+    expected = tifffile.imread(same, series=1)
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "copy.ome.tif"), expected)
+
+
+@pytest.mark.skipif(not CZIFILE_PYTHON, reason="needs SEGMENTD_CZIFILE_PYTHON, a Python 3.12 with czifile")
+def test_czifile_sees_axes_scale_and_pixels_of_a_czi(tmp_path: Path) -> None:
+    path = write(tmp_path / "czi", FIVE_DIMENSIONS, ResultForm(container="czi"))["classes"]
+    same = write(tmp_path / "tiff", FIVE_DIMENSIONS, ResultForm())["classes"]
+    done = subprocess.run(
+        [CZIFILE_PYTHON, "-c", WITH_CZIFILE, str(path)],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    told = json.loads(done.stdout)
+    assert [float(told["scaling"][axis]) for axis in "XYZ"] == pytest.approx([2.5e-7, 5e-7, 1.5e-6])
+    assert len(told["scenes"]) == 2
+    for number, (axes, shape, digest) in enumerate(told["scenes"]):
+        expected = tifffile.imread(same, series=number).transpose(0, 2, 1, 3, 4)  # from T, Z, C
+        assert ("".join(axes), tuple(shape)) == ("TCZYX", expected.shape)
+        assert digest == hashlib.sha256(np.ascontiguousarray(expected).tobytes()).hexdigest()

@@ -9,6 +9,7 @@ import os
 import struct
 import subprocess
 import sys
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -434,6 +435,7 @@ def test_colours_of_channels_are_those_of_the_description(pool: WorkerPool, tmp_
 
 WITHOUT_EXTRAS = """
 import sys
+import zlib
 EXTRAS = "pylibCZIrw zarr onnx onnxruntime tensorflow keras h5py cupy dask pydensecrf napari".split()
 sys.modules.update(dict.fromkeys(EXTRAS))  # importing them fails
 from segmentd.ingest import decode
@@ -565,3 +567,30 @@ def test_a_palette_is_not_applied(pool: WorkerPool, tmp_path: Path) -> None:
     with open_image(pool, tmp_path / "a.tif") as image:
         assert not image.info.rgb
         np.testing.assert_array_equal(image.read_plane(PlaneIndex()).pixels, values[None])
+
+
+def test_ten_gigapixels_are_read_by_rows(pool: WorkerPool, tmp_path: Path) -> None:
+    edge, tile = 100_000, 1024
+    pixels = np.zeros((3, tile, tile), np.uint8)
+    pixels[:, :8] = np.random.default_rng(0).integers(0, 255, (8, tile))  # or it would look like a bomb
+    pixels[:, 8:] = np.array([1, 2, 3]).reshape(3, 1, 1)
+    packed = [zlib.compress(each.tobytes()) for each in pixels]
+    across = -(-edge // tile)
+    tifffile.imwrite(
+        tmp_path / "slide.tif",
+        (packed[(number // across + number % across) % 3] for number in range(across * across)),
+        shape=(edge, edge),
+        dtype="uint8",
+        tile=(tile, tile),
+        compression="zlib",
+        photometric="minisblack",
+        bigtiff=True,
+    )
+    with open_image(pool, tmp_path / "slide.tif") as image:
+        assert (image.info.height, image.info.width, image.row_block) == (edge, edge, tile)
+        rows = image.read_rows(PlaneIndex(), edge - 256, edge)
+        with pytest.raises(SegmentdError, match="split it") as caught:
+            image.read_plane(PlaneIndex())
+    assert caught.value.reason is Reason.IMAGE_TOO_LARGE
+    assert rows.shape == (1, 256, edge)
+    np.testing.assert_array_equal(rows[0, -1, ::tile], [(across - 1 + n) % 3 + 1 for n in range(across)])

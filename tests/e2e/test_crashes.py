@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import time
 from collections import Counter
@@ -10,14 +11,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zarr
 
 from segmentctl import Result
 from segmentd.crashpoints import POINTS, VARIABLE
 from segmentd.v1.segmentation_service_pb2 import Segmentation
 
+from ..unit.ingest.ome_zarr_files import write_ome_zarr
 from .daemon import DaemonProcess, wait_until
 from .following import READ, Follower, temporaries, wait_for_events
-from .images import write_blobs
+from .images import blobs, write_blobs
 
 pytestmark = pytest.mark.e2e
 CRASH_SECONDS = 60.0
@@ -169,3 +172,36 @@ def test_crashes_while_results_are_written_lose_nothing_in_other_formats(
     blobs_model: Path, tmp_path: Path, container: str, points: Sequence[str]
 ) -> None:
     crash_again_and_again(tmp_path, blobs_model.parent, 16, 1, points, container)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_crashes_while_labels_are_written_into_an_image_leave_it_whole(
+    blobs_model: Path, tmp_path: Path
+) -> None:
+    points = ("result-synced", "result-put-aside", "result-half-renamed")
+    watch = {"id": "hot", "folder": "hot", "model": "blobs", "settle_seconds": 0.3, "labels_inside": True}
+    daemon = DaemonProcess(tmp_path, blobs_model.parent, [watch])
+    image = daemon.hot / "a.zarr"
+    try:
+        for version, point in enumerate(points, 1):
+            write_ome_zarr(tmp_path / "new.zarr", blobs(version, (70, 80)), "yx", chunk=80)
+            shutil.copytree(tmp_path / "new.zarr", image, dirs_exist_ok=True)
+            daemon.environment[VARIABLE] = point
+            daemon.launch()
+            assert daemon.wait_for_exit(CRASH_SECONDS) == -signal.SIGKILL, point
+            del daemon.environment[VARIABLE]
+            daemon.start()
+            assert wait_for_events(daemon, version) == version
+            with daemon.client() as client, client.subscribe(start="oldest", timeout=60) as results:
+                result = [next(results) for _ in range(version)][-1]
+            assert (result.segmentation.version, result.segmentation.source_display) == (version, "a.zarr")
+            group = zarr.open_group(image / "labels", mode="r")
+            assert group.attrs["ome"] == {"version": "0.5", "labels": ["segmentd"]}
+            np.testing.assert_array_equal(group["segmentd/0"], result.labels)
+            inside = sorted(path.name for path in (image / "labels").iterdir())
+            assert inside == ["segmentd", "zarr.json"], point
+            np.testing.assert_array_equal(zarr.open_group(image, mode="r")["0"], blobs(version, (70, 80)))
+            daemon.stop()
+    finally:
+        daemon.clean_up()

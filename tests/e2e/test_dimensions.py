@@ -11,6 +11,8 @@ import pytest
 import tifffile
 from pylibCZIrw import czi
 
+from segmentd.imagefile import Region, read_region
+
 from ..unit.ingest.ome_zarr_files import write_ome_zarr
 from .daemon import DaemonProcess, run_here
 from .images import CLASSES, Pixels, blobs, write_training_set
@@ -78,7 +80,7 @@ def test_two_scenes_of_a_mosaic_are_two_scenes(
         assert found[number].shape == (300, 130)
         assert not found[number][height:].any()
         assert not found[number][:, width:].any()
-    with place(results_format="czi").start() as daemon, daemon.client() as client:
+    with place(results_format="czi", labels_inside=True).start() as daemon, daemon.client() as client:
         shutil.copyfile(path, daemon.hot / "mosaic.czi")
         subscription = client.subscribe()
         results = [next(subscription), next(subscription)]
@@ -86,6 +88,11 @@ def test_two_scenes_of_a_mosaic_are_two_scenes(
         write_ome_zarr(daemon.hot / "a.zarr", scenes[0], "yx", chunk=64)
         (daemon.hot / "a.zarr" / "thumbnail.tif").write_bytes(b"no image")
         last = next(subscription)
+        tifffile.imwrite(daemon.hot / "b.tif", scenes[1])
+        assert next(subscription).segmentation.source == b"b.tif", "labels in an image are no change of it"
+        inside = daemon.hot / "a.zarr" / "labels" / "segmentd"
+        assert last.segmentation.files["labels"].local_path == str(inside)
+        np.testing.assert_array_equal(read_region(inside, 0, Region(0, 0, 110, 130)), found[0][:110, :130])
     assert [result.segmentation.plane.scene for result in results] == [0, 1]
     written = {result.segmentation.files["labels"].local_path for result in results}
     assert [Path(name).name for name in written] == ["mosaic.czi.labels.czi"]

@@ -26,6 +26,7 @@ class WatchFields(TypedDict, total=False):
     outputs: list[str] | None
     with_image: bool | None
     results_format: str | None
+    labels_inside: bool | None
     compression: str | None
     settle_seconds: float | None
     give_up_seconds: float | None
@@ -87,6 +88,7 @@ _FIELDS: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
     "outputs": ("outputs", _same),
     "with_image": ("with_image", _same),
     "results_format": ("results_format", _same),
+    "labels_inside": ("labels_inside", _same),
     "compression": ("compression", _same),
     "settle_seconds": ("settle_duration", _duration),
     "give_up_seconds": ("give_up_duration", _duration),

@@ -83,6 +83,9 @@ def segment(
             "extra czi)."
         ),
     ] = "ome-tiff",
+    labels_inside: Annotated[
+        bool, typer.Option("--labels-inside", help="Labels of an OME-Zarr 0.5 go into it: labels/segmentd.")
+    ] = False,
     pixel_size_tolerance: Annotated[
         float | None,
         typer.Option(
@@ -129,7 +132,7 @@ def segment(
         pictures = {"overlay": overlay, "thumbnail": thumbnail}
         outputs = (*FORMATS[format], *(kind for kind, wanted in pictures.items() if wanted))
         device = (threads, "", vgg19_weights)
-        form = (with_image, compression, results_format)
+        form = (with_image, compression, results_format, labels_inside)
         failed = _segment(images, model, out, models, how, device, outputs, form, keep_paths)
     if failed:
         raise typer.Exit(exits.ExitCode.FAILED)
@@ -143,7 +146,7 @@ def _segment(
     how: dict[str, Any],
     device: tuple[int | None, str, Path | None],
     outputs: tuple[str, ...],
-    written: tuple[bool, str | None, str],
+    written: tuple[bool, str | None, str, bool],
     keep_paths: bool,
 ) -> int:
     from segmentd.cli import show
@@ -155,7 +158,7 @@ def _segment(
     from segmentd.segmentation import Target
     from segmentd.workers import WorkerPool
 
-    with_image, compression, container = written
+    with_image, compression, container, inside = written
     inputs = named_inputs(images, keep_paths)
     path = find_model(model, models)
     rows: list[list[str]] = []
@@ -165,7 +168,7 @@ def _segment(
         lease = Lease(path, lane.load(path))
         for number, (image, relative) in enumerate(inputs):
             step(number, image.name)
-            form = ResultForm(compression, container)
+            form = ResultForm(compression, container, inside)
             target = Target(out, relative, outputs, with_image, form, image.absolute())
             try:
                 records = _one(image, lease, lane, SegmentOptions(**how), target, pool)

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from segmentd.imagefile.ometiff import TILE
 from segmentd.imagefile.omexml import OmeImage, file_uuid
 from segmentd.imagefile.pyramid import SmallerLevels, level_shapes
+from segmentd.imagefile.zarr_image import ImageLayout
 from segmentd.imagefile.zarr_metadata import axes_of, described, scene_attributes
 from segmentd.imagefile.zarr_package import folder_store, import_zarr
 
@@ -45,6 +46,8 @@ class OmeZarrWriter:
         `zstd` or `deflate` (gzip).
     source : str
         Path of the segmented image relative to the folder, where that is an OME-Zarr too.
+    layout : ImageLayout, optional
+        Of the image that has this one as labels: one of its size, and of one scene.
 
     Raises
     ------
@@ -52,10 +55,18 @@ class OmeZarrWriter:
         MISSING_EXTRA without the package zarr.
     """
 
-    def __init__(self, folder: Path, image: OmeImage, compression: str = "zstd", source: str = "") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        image: OmeImage,
+        compression: str = "zstd",
+        source: str = "",
+        layout: ImageLayout | None = None,
+    ) -> None:
         zarr = import_zarr()
         self._image = image
-        self._shapes = level_shapes(image.height, image.width)
+        self._axes = axes_of(image, layout.names if layout else "")
+        self._shapes = level_shapes(image.height, image.width, layout.levels if layout else None)
         row_bytes = len(image.channels) * image.width * np.dtype(image.pixel_type.value).itemsize
         self._block = max(TILE, _BLOCK_BYTES // row_bytes // TILE * TILE)
         self._planes_written = 0
@@ -73,7 +84,7 @@ class OmeZarrWriter:
             root.create_group("OME", attributes={"ome": {"version": "0.5", "series": names}})
             groups = [root.create_group(name) for name in names]
         for group in groups:
-            group.attrs.update(scene_attributes(image, len(self._shapes), source))
+            group.attrs.update(scene_attributes(image, len(self._shapes), source, layout))
         root.attrs.update(ours)
         self._scenes = [
             [self._array(group, str(level), shape, compression) for level, shape in enumerate(self._shapes)]
@@ -121,7 +132,7 @@ class OmeZarrWriter:
     ) -> zarr.Array[Any]:
         from zarr.codecs import GzipCodec, ZstdCodec
 
-        axes = axes_of(self._image)
+        axes = self._axes
         chunk = [min(TILE, length) for length in shape]
         shard = [
             min(-(-length // edge) * edge, most)
@@ -166,6 +177,6 @@ class OmeZarrWriter:
         rest, z = divmod(self._planes_written, image.size_z)
         scene, time = divmod(rest, image.size_t)
         place = {"t": time, "c": channel, "z": z}
-        outer = tuple(place[axis] for axis in axes_of(image) if axis in place)
+        outer = tuple(place[axis] for axis in self._axes if axis in place)
         target = self._scenes[scene][level]
         target[(*outer, slice(top, top + len(rows)), slice(None))] = rows  # type: ignore[index]

@@ -32,10 +32,10 @@ def read_zarr_region(folder: Path, page: int, region: Region) -> npt.NDArray[np.
     plane, channel = divmod(page, channels)
     rest, z = divmod(plane, about.size_z)
     scene, time = divmod(rest, about.size_t)
-    lengths = ((about.size_t, time), (channels, channel), (about.size_z, z))
-    outer = tuple(index for length, index in lengths if length > 1)
+    place = {"t": time, "c": channel, "z": z}
     try:
         array = root["0" if about.scenes == 1 else f"{scene}/0"]
+        outer = tuple(place[axis] for axis in array.metadata.dimension_names if axis in place)
         pixels = np.asarray(array[(*outer, *region.window)])
     except Exception as error:  # the decoders raise whatever their libraries report
         raise _unavailable(folder, str(error)) from error

@@ -12,8 +12,8 @@ ABOVE_EDGE = 4096  # planes with no longer edge need no smaller levels: viewers 
 SMALLEST_EDGE = 1024  # the last level is no larger
 
 
-def level_shapes(height: int, width: int) -> list[tuple[int, int]]:
-    """Sizes of the levels of a plane, itself first; one where no edge is above `ABOVE_EDGE`.
+def level_shapes(height: int, width: int, count: int | None = None) -> list[tuple[int, int]]:
+    """Sizes of the levels of a plane, itself first; one where no edge is above `ABOVE_EDGE`, or `count`.
 
     Examples
     --------
@@ -23,10 +23,17 @@ def level_shapes(height: int, width: int) -> list[tuple[int, int]]:
     [(4096, 4096)]
     """
     shapes = [(height, width)]
-    if max(height, width) > ABOVE_EDGE:
+    if count is not None:
+        while len(shapes) < count:
+            shapes.append(_half(shapes[-1]))
+    elif max(height, width) > ABOVE_EDGE:
         while max(shapes[-1]) > SMALLEST_EDGE:
-            shapes.append((-(-shapes[-1][0] // 2), -(-shapes[-1][1] // 2)))
+            shapes.append(_half(shapes[-1]))
     return shapes
+
+
+def _half(shape: tuple[int, int]) -> tuple[int, int]:
+    return -(-shape[0] // 2), -(-shape[1] // 2)
 
 
 def halved(pixels: npt.NDArray[np.generic], *, labels: bool) -> npt.NDArray[np.generic]:

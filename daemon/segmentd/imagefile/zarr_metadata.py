@@ -10,27 +10,30 @@ import numpy as np
 from segmentd.imagefile.colors import parse_color
 from segmentd.imagefile.description import Description
 from segmentd.imagefile.omexml import OmeChannel, OmeImage
+from segmentd.imagefile.zarr_image import ImageLayout
 from segmentd.records import ClassInfo
 
 _SPACE = ("z", "y", "x")
 _FULL = {"confidence (%)": 100}
 
 
-def axes_of(image: OmeImage) -> dict[str, int]:
-    """Axes of an array and their lengths, in order; those of length 1 are left out, but for Y and X."""
+def axes_of(image: OmeImage, wanted: str = "") -> dict[str, int]:
+    """Axes of an array and their lengths, in order; of length 1 are Y, X and those that are wanted only."""
     lengths = {"t": image.size_t, "c": len(image.channels), "z": image.size_z}
-    return {axis: length for axis, length in lengths.items() if length > 1} | {
+    return {axis: length for axis, length in lengths.items() if length > 1 or axis in wanted} | {
         "y": image.height,
         "x": image.width,
     }
 
 
-def scene_attributes(image: OmeImage, levels: int, source: str) -> dict[str, Any]:
-    """Attributes of the group of one scene."""
+def scene_attributes(
+    image: OmeImage, levels: int, source: str, layout: ImageLayout | None = None
+) -> dict[str, Any]:
+    """Attributes of the group of one scene; labels in an image take its `layout` over."""
     sizes = {"z": image.pixel_size.z_um, "y": image.pixel_size.y_um, "x": image.pixel_size.x_um}
     known = {axis: size for axis, size in sizes.items() if size is not None and size > 0}
     axes = list(axes_of(image))
-    multiscale = {
+    multiscale: dict[str, Any] = {
         "name": image.name,
         "axes": [_axis(axis, axis in known) for axis in axes],
         "datasets": [
@@ -39,6 +42,8 @@ def scene_attributes(image: OmeImage, levels: int, source: str) -> dict[str, Any
         ],
         "type": "mode" if image.channels[0].labels else "mean",
     }
+    if layout is not None:
+        multiscale = layout.multiscale(image.name)
     ome: dict[str, Any] = {"version": "0.5", "multiscales": [multiscale]}
     if len(image.channels) == 1 and image.channels[0].labels:
         ome["image-label"] = _image_label(image.classes, source)

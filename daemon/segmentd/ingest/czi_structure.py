@@ -12,7 +12,7 @@ import numpy as np
 
 from segmentd.errors import Reason
 from segmentd.ingest.czi_segments import Entry, Segments
-from segmentd.ingest.verdict import MAX_DECODED_BYTES, BadStructureError, StillOpenError
+from segmentd.ingest.verdict import MAX_PLANE_BYTES, BadStructureError, StillOpenError
 
 CZI_MAGIC = b"ZISRAWFILE\0\0\0\0\0\0"
 GRAY8, GRAY16, FLOAT, BGR24, BGR48 = 0, 1, 2, 3, 4
@@ -213,6 +213,6 @@ def _check_size(summary: CziSummary) -> None:
         _, dtype, samples = PIXELS[code]
         pixel_bytes += dtype.itemsize * samples
     nbytes = summary.height * summary.width * pixel_bytes
-    if nbytes > MAX_DECODED_BYTES:
-        text = f"has planes of {nbytes} bytes; {MAX_DECODED_BYTES} are allowed: split it"
+    if nbytes > MAX_PLANE_BYTES:
+        text = f"has planes of {nbytes} bytes; {MAX_PLANE_BYTES} are allowed: split it"
         raise BadStructureError(Reason.IMAGE_TOO_LARGE, text)

@@ -7,21 +7,22 @@ descriptor.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from segmentd.errors import Reason, SegmentdError
 from segmentd.ingest import confine
+from segmentd.ingest.frame import MAX_ROW_BLOCK, frame_info, require_room, row_block
 from segmentd.ingest.members import Members, find_members
 from segmentd.ingest.names import printable
-from segmentd.ingest.verdict import MAX_DECODED_BYTES
-from segmentd.records import FilePart, FileStamp, FrameInfo, PixelSize, PixelType, Plane, PlaneIndex
+from segmentd.records import FilePart, FileStamp, Plane, PlaneIndex
 from segmentd.workers import Reply, WorkerPool
 
 DECODE = "segmentd.ingest.decode"
@@ -32,7 +33,6 @@ DECODED_BYTES_PER_SECOND = 25e6
 DIGESTED_BYTES_PER_SECOND = 10e6
 # Smaller files are looked into, digested and decoded with one call.
 SMALL_FILE_BYTES = 2 << 20
-MAX_CHANNELS = 65_536
 # Each member of a set is opened and checked.
 SECONDS_PER_MEMBER = 0.05
 SMALL_SET_MEMBERS = 100
@@ -74,11 +74,19 @@ class OpenImage:
         seconds += SECONDS_PER_MEMBER * len(self.parts)
         small = self.size_bytes <= SMALL_FILE_BYTES and len(self.parts) <= SMALL_SET_MEMBERS
         reply = self._call("take_in" if small else "inspect", seconds)
-        self.info = _frame_info(reply.value, name)
-        self.row_block = _row_block(reply.value, self.info)
+        self.info = frame_info(reply.value, name)
+        self.row_block = row_block(reply.value, self.info)
+        by_rows = self.row_block <= MAX_ROW_BLOCK
+        rows = min(self.info.height, MAX_ROW_BLOCK) if by_rows else self.info.height
+        require_room(self.info, rows, name)
         self._digest = str(reply.value.get("digest", ""))
         # Of a small file the first plane came along; it is handed out once.
         self._first = [self._checked(reply, self.info.height)] if reply.arrays else []
+
+    @property
+    def folder(self) -> int | None:
+        """Descriptor of the image where it is a folder."""
+        return self._fd if stat.S_ISDIR(os.fstat(self._fd).st_mode) else None
 
     @property
     def workers(self) -> WorkerPool:
@@ -124,6 +132,7 @@ class OpenImage:
         """
         if self._first and index == PlaneIndex():
             return Plane(self.info, index, self._first.pop())
+        require_room(self.info, self.info.height, self.name)
         return Plane(self.info, index, self._decoded("read_plane", index, 0, self.info.height))
 
     def read_rows(self, index: PlaneIndex, start: int, stop: int) -> npt.NDArray[np.generic]:
@@ -262,39 +271,3 @@ def _opened(opener: Callable[[], T], name: str) -> T:
 def _changed(name: str) -> SegmentdError:
     text = f"{name} was changed while it was read; it is read again when it is complete"
     return SegmentdError(Reason.IMAGE_CHANGED, text, file=name)
-
-
-def _frame_info(value: Any, name: str) -> FrameInfo:
-    """Make the record of what a worker found, believing none of it."""
-    try:
-        sizes = {key: value[key] for key in ("height", "width", "size_t", "size_z", "scenes")}
-        if not all(type(size) is int and 0 < size < 2**31 for size in sizes.values()):
-            raise ValueError(f"sizes {sizes}")
-        channels = [str(channel) for channel in value["channel_names"]]
-        colors = [None if color is None else str(color) for color in value["channel_colors"]]
-        scenes = [(int(height), int(width)) for height, width in value["scene_sizes"]]
-        if len(colors) not in (0, len(channels)) or len(scenes) not in (0, sizes["scenes"]):
-            raise ValueError(f"{len(colors)} colours, {len(scenes)} sizes of scenes")
-        lengths = {key: value["pixel_size"][key] for key in ("y_um", "x_um", "z_um")}
-        info = FrameInfo(
-            format=str(value["format"]),
-            pixel_type=PixelType(value["pixel_type"]),
-            channel_names=tuple(channels),
-            rgb=bool(value["rgb"]),
-            pixel_size=PixelSize(**{key: None if um is None else float(um) for key, um in lengths.items()}),
-            channel_colors=tuple(colors),
-            scene_sizes=tuple(scenes),
-            **sizes,
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        text = f"{name}: its decoder returned a description that makes no sense ({error})"
-        raise SegmentdError(Reason.WORKER_CRASHED, text) from error
-    if not 0 < len(channels) <= MAX_CHANNELS or len(channels) * info.height * info.width > MAX_DECODED_BYTES:
-        text = f"{name} has planes of more than {MAX_DECODED_BYTES} pixels; split it"
-        raise SegmentdError(Reason.IMAGE_TOO_LARGE, text, file=name)
-    return info
-
-
-def _row_block(value: Any, info: FrameInfo) -> int:
-    found = value["row_block"] if isinstance(value, dict) else None
-    return found if isinstance(found, int) and 1 <= found <= info.height else info.height

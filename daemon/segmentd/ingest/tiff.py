@@ -25,7 +25,7 @@ from segmentd.ingest.tiff_ome import OmeImage, OmeInfo, is_ome, parse_ome
 from segmentd.ingest.tiff_pages import colour_samples, joined, like_first, select_colours, stored_types
 from segmentd.ingest.tiff_rows import contiguous_rows, decoded_rows, rows_decoded_together
 from segmentd.ingest.tiff_structure import RGB, YCBCR, TiffSummary
-from segmentd.ingest.verdict import MAX_DECODED_BYTES, BadStructureError
+from segmentd.ingest.verdict import MAX_PLANE_BYTES, BadStructureError
 from segmentd.records import FrameInfo, PixelSize, PlaneIndex
 
 DECODER_THREADS = 2
@@ -131,8 +131,8 @@ class TiffImage:
         channels = paged_channels * layout.in_page("C") * samples
         rgb = self._page.photometric in (RGB, YCBCR) and channels == 3
         height, width = layout.in_page("Y"), layout.in_page("X")
-        if channels * height * width * np.dtype(self._pixel_type.value).itemsize > MAX_DECODED_BYTES:
-            text = f"has planes of more than {MAX_DECODED_BYTES} bytes; split it"
+        if channels * height * width * np.dtype(self._pixel_type.value).itemsize > MAX_PLANE_BYTES:
+            text = f"has planes of more than {MAX_PLANE_BYTES} bytes; split it"
             raise BadStructureError(Reason.IMAGE_TOO_LARGE, text)
         return FrameInfo(
             format=self._format(summary, ome),

@@ -28,7 +28,7 @@ from segmentd.ingest.tiff_metadata import channel_names
 from segmentd.ingest.tiff_pages import colour_samples, joined, like_first, select_colours, stored_types
 from segmentd.ingest.tiff_rows import decoded_rows, rows_decoded_together
 from segmentd.ingest.tiff_structure import RGB, YCBCR
-from segmentd.ingest.verdict import MAX_DECODED_BYTES, BadStructureError
+from segmentd.ingest.verdict import MAX_PLANE_BYTES, BadStructureError
 from segmentd.records import FrameInfo, PlaneIndex
 
 OPEN_AT_ONCE = 32
@@ -121,11 +121,8 @@ class TiffSetImage:
         channels = paged_channels * samples
         rgb = self._page.photometric in (RGB, YCBCR) and channels == 3
         height, width = layout.in_page("Y"), layout.in_page("X")
-        if (
-            math.prod((channels, height, width, np.dtype(self._pixel_type.value).itemsize))
-            > MAX_DECODED_BYTES
-        ):
-            text = f"has planes of more than {MAX_DECODED_BYTES} bytes; split it"
+        if math.prod((channels, height, width, np.dtype(self._pixel_type.value).itemsize)) > MAX_PLANE_BYTES:
+            text = f"has planes of more than {MAX_PLANE_BYTES} bytes; split it"
             raise BadStructureError(Reason.IMAGE_TOO_LARGE, text)
         return FrameInfo(
             format=f"OME-TIFF in {1 + len(self._summary.members)} files",

@@ -15,7 +15,7 @@ import numpy as np
 from segmentd.errors import Reason
 from segmentd.ingest.tiff_directory import Directory, Numbers, Source, directories, read_layout
 from segmentd.ingest.tiff_promise import MAX_DESCRIPTION_BYTES, Promise, promise_of
-from segmentd.ingest.verdict import MAX_DECODED_BYTES, BadStructureError, StillOpenError
+from segmentd.ingest.verdict import MAX_PLANE_BYTES, BadStructureError, StillOpenError
 
 NONE, JPEG = 1, 7
 JPEG_2000 = frozenset({33003, 33004, 33005, 34712})
@@ -153,8 +153,8 @@ def _check_segments(directory: Directory, shape: PageShape) -> tuple[int, int]:
     word, offset_code, count_code = ("tile", 324, 325) if tiled else ("strip", 273, 279)
     expected, needed_full, needed_last, rows_of = _segments_needed(directory, shape, tiled)
     decoded = expected * needed_full
-    if shape.nbytes > MAX_DECODED_BYTES or decoded > 4 * MAX_DECODED_BYTES:
-        text = f"needs {shape.nbytes} bytes for {directory.name}; {MAX_DECODED_BYTES} are allowed: split it"
+    if shape.nbytes > MAX_PLANE_BYTES or decoded > 4 * MAX_PLANE_BYTES:
+        text = f"needs {shape.nbytes} bytes for {directory.name}; {MAX_PLANE_BYTES} are allowed: split it"
         raise BadStructureError(Reason.IMAGE_TOO_LARGE, text)
     offsets, counts = directory.numbers(offset_code), directory.numbers(count_code)
     if offsets is None or counts is None:

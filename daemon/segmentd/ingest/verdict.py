@@ -9,7 +9,9 @@ from segmentd.errors import Reason
 from segmentd.records import Fault, FilePart, FileStamp
 
 MAX_FILE_BYTES = 64 << 30
+# What is held in memory at once: a whole plane, or of one that is read by rows as many as a band has.
 MAX_DECODED_BYTES = 4 << 30
+MAX_PLANE_BYTES = 256 << 30
 
 
 class Verdict(StrEnum):

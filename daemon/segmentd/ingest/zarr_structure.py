@@ -16,7 +16,7 @@ from typing import Any
 from segmentd.errors import Reason
 from segmentd.ingest import tree
 from segmentd.ingest.tiff_ome import clean
-from segmentd.ingest.verdict import MAX_DECODED_BYTES, MAX_FILE_BYTES, BadStructureError, StillOpenError
+from segmentd.ingest.verdict import MAX_FILE_BYTES, MAX_PLANE_BYTES, BadStructureError, StillOpenError
 from segmentd.ingest.zarr_metadata import ArrayMetadata, corrupt, read_array, read_document, unsupported
 from segmentd.records import PixelSize
 
@@ -267,7 +267,7 @@ def _check_size(summary: ZarrSummary) -> None:
     scenes = range(len(summary.scenes))
     height, width = (max(summary.length(axis, scene) for scene in scenes) for axis in "yx")
     nbytes = summary.length("c") * height * width * summary.scenes[0].dtype.itemsize
-    if nbytes > MAX_DECODED_BYTES or summary.length("c") > MAX_CHANNELS:
+    if nbytes > MAX_PLANE_BYTES or summary.length("c") > MAX_CHANNELS:
         raise BadStructureError(Reason.IMAGE_TOO_LARGE, f"has planes of {nbytes} bytes; split it")
     planes = summary.length("t") * summary.length("z") * len(summary.scenes)
     if planes > MAX_PLANES:

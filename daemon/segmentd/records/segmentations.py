@@ -14,11 +14,13 @@ from segmentd.records.models import ClassInfo
 class ResultForm:
     """How results are written: as `ome-tiff`, `ome-zarr` or `czi`, with `deflate` or `zstd`.
 
-    Without a compression: what suits the format. CZI always has `zstd`.
+    Without a compression: what suits the format. CZI always has `zstd`. `labels_inside`: those of an OME-Zarr
+    go into it, where it takes them.
     """
 
     compression: str | None = None
     container: str = "ome-tiff"
+    labels_inside: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from segmentd import telemetry
 from segmentd.errors import Reason, SegmentdError
 from segmentd.results.contents import digest_of, stamp_of
 from segmentd.results.image_reader import START
+from segmentd.results.inside import is_gone_with_its_image
 from segmentd.results.journal import Journal
 from segmentd.results.published import PublishedFile, ResultFault
 
@@ -62,7 +63,7 @@ class Check:
             self.digests += 1
             digest = digest_of(file.path)
         except OSError:
-            return ResultFault.MISSING
+            return ResultFault.NONE if is_gone_with_its_image(file.path) else ResultFault.MISSING
         return ResultFault.NONE if digest == file.digest else ResultFault.DAMAGED
 
 

@@ -14,7 +14,7 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from io import BufferedRandom
 from pathlib import Path
 
@@ -134,12 +134,17 @@ def clean_temporaries(folder: Path) -> int:
         if not folder.is_dir():
             return 0
         for _, folders, names, at in os.fwalk(os.fsencode(folder), onerror=_raise_unless_missing):
-            for name in filter(is_temporary, [*names, *folders]):
-                if _is_abandoned(name, at):
-                    remove(name, at)
-                    removed += 1
+            removed += remove_abandoned([*names, *folders], at)
             folders[:] = (name for name in folders if not is_temporary(name) and not is_result_folder(name))
     return removed
+
+
+def remove_abandoned(names: Iterable[bytes], folder: int) -> int:
+    """Remove those of an open folder's files and folders that a killed process left unfinished."""
+    abandoned = [name for name in filter(is_temporary, names) if _is_abandoned(name, folder)]
+    for name in abandoned:
+        remove(name, folder)
+    return len(abandoned)
 
 
 def _open_inner(folder: int, name: bytes) -> int:

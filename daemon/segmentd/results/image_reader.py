@@ -30,6 +30,10 @@ class ImageReader(EventReader):
             image = images.find_image(connection, watch, path)
         return image.files if image else ()
 
+    def has_results(self, watch: str, path: bytes) -> bool:
+        """Whether the results of an image are there; where somebody deleted them, a touch makes new ones."""
+        return all(published.is_there(file) for file in self.results_of(watch, path))
+
     def find_by_file(self, watch: str, stamp: FileStamp) -> list[ImageRow]:
         """Return the images of a watch, done or ignored, that were this very file, under whatever name."""
         with self._connection() as connection:

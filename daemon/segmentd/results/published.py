@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -74,8 +74,15 @@ def _size_of(path: str) -> int:
         return -1
 
 
-def insert(connection: sqlite3.Connection, image: int, number: int, files: Iterable[PublishedFile]) -> None:
-    """Note the files that the event `number` tells of; they replace those of the same name."""
+def insert(connection: sqlite3.Connection, image: int, number: int, files: Sequence[PublishedFile]) -> None:
+    """Note the files that the event `number` tells of; they replace those of the same name.
+
+    Those of the same kind under another name were of a version before, in another format.
+    """
+    connection.executemany(
+        "DELETE FROM results WHERE image = ? AND kind = ? AND path != ?",
+        [(image, file.kind, file.path) for file in files],
+    )
     connection.executemany(
         "INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?, ?, ?, '')",
         [(file.path, image, file.kind, file.digest, file.size_bytes, number) for file in files],

@@ -24,6 +24,7 @@ from segmentd.records import PlaneIndex, Region, Segmentation, SegmentationState
 from segmentd.results.contents import digest_of, made_at, stamp_of
 from segmentd.results.durable import sync_folder
 from segmentd.results.images import ImageOutcome, ImageState
+from segmentd.results.inside import INSIDE
 from segmentd.results.journal_schema import FILE_NAME
 from segmentd.results.names import PICTURES, is_result_folder, source_name, split_result_name
 from segmentd.results.published import PublishedFile
@@ -84,6 +85,7 @@ def rebuild_image(
         RESULT_UNAVAILABLE: they are incomplete, damaged or do not belong together. The image is
         segmented again.
     """
+    results = _with_labels_inside(spec, results)
     # A network that makes images writes nothing else.
     only_image = "image" in results.files and "labels" not in results.files
     outputs = ("image",) if only_image else spec.outputs
@@ -123,6 +125,15 @@ def rebuild_image(
     )
     outcome = ImageOutcome(spec.id, source, None, ImageState.DONE, content, files=files)
     return outcome, _planes(about, description, results.files)
+
+
+def _with_labels_inside(spec: WatchSpec, results: FoundResults) -> FoundResults:
+    """Add labels that lie in the image, whose name is that of the other results."""
+    image = b"/".join((os.fsencode(spec.folder), *results.folders, results.stem))
+    inside = Path(os.fsdecode(image + INSIDE))
+    if not (spec.form.labels_inside and inside.is_dir()):
+        return results
+    return replace(results, files={"labels": inside, **results.files})
 
 
 def _planes(about: Segmentation, description: Description, files: Mapping[str, Path]) -> list[Segmentation]:

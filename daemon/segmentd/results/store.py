@@ -2,35 +2,22 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
 from segmentd import crashpoints
 from segmentd.errors import write_errors
-from segmentd.imagefile import TILE, OmeTiffWriter, OmeZarrWriter, Overlay, picture_pngs
+from segmentd.imagefile import TILE, Overlay, picture_pngs
 from segmentd.records import ClassInfo, FrameInfo, PlaneIndex, ResultForm
 from segmentd.results.channels import Contents
-from segmentd.results.czi_writer import CziWriter
-from segmentd.results.durable import DurableFile, open_folder, sync_folder
-from segmentd.results.durable_folder import DurableFolder
-from segmentd.results.names import CZI, PICTURES, SUFFIXES, ZARR, container_of, result_name, source_parts
-from segmentd.workers import Session, WorkerPool
-
-
-@dataclass(frozen=True, slots=True)
-class ResultFile:
-    """A published result: absolute path of a file or folder, and its digest (see `contents.digest_of`)."""
-
-    path: Path
-    sha256: str
+from segmentd.results.files import ResultFile, ResultFiles
+from segmentd.results.names import PICTURES, SUFFIXES, source_parts
+from segmentd.workers import WorkerPool
 
 
 class ResultWriter:
@@ -63,6 +50,8 @@ class ResultWriter:
         Where the image is: OME-Zarr of an OME-Zarr names it.
     workers : WorkerPool, optional
         Where CZI is written; needed for that format only.
+    image_folder : int, optional
+        Descriptor of the image, where that is a folder: labels may go into it. The caller's.
 
     Raises
     ------
@@ -84,35 +73,26 @@ class ResultWriter:
         form: ResultForm = ResultForm(),  # noqa: B008 (frozen)
         image: Path | None = None,
         workers: WorkerPool | None = None,
+        image_folder: int | None = None,
     ) -> None:
         unknown = set(outputs) - set(SUFFIXES)
         if unknown:
             raise ValueError(f"no such outputs: {sorted(unknown)}; there are {list(SUFFIXES)}")
-        *subfolders, self._name = source_parts(source)
+        *subfolders, name = source_parts(source)
         self._results = folder
-        self._folder = folder.absolute().joinpath(*map(os.fsdecode, subfolders))
         self._frame = frame
         digests = {"content_digest": content_digest, "model_digest": model_digest}
-        self._contents = Contents(self._name, frame, classes, digests, image_channels, with_image)
-        self._form = form
-        self._image = image if frame.format.startswith("OME-Zarr") else None
+        self._contents = Contents(name, frame, classes, digests, image_channels, with_image)
         self._planes = frame.planes()
         self._due = next(self._planes, None)  # the plane under way
         self._row = 0  # its next one
-        self._files: dict[str, DurableFile | DurableFolder] = {}
-        self._writers: dict[str, OmeTiffWriter | OmeZarrWriter | CziWriter] = {}
-        self._workers = workers
-        self._session: Session | None = None
         self._pictures = [kind for kind in PICTURES if kind in outputs]
-        self._png_files: dict[str, DurableFile] = {}
         self._overlay = Overlay(frame.height, frame.width) if self._pictures else None
-        self._directory: int | None = None
+        store = image if frame.format.startswith("OME-Zarr") else None
         with write_errors("results", folder):
-            self._directory = open_folder(folder, subfolders)
+            self._files = ResultFiles(folder, subfolders, self._contents, form, store, image_folder, workers)
             try:
-                for kind in SUFFIXES:
-                    if kind in outputs:
-                        self._open(kind, self._directory)
+                self._files.open(outputs)
             except BaseException:
                 self.abort()
                 raise
@@ -160,7 +140,7 @@ class ResultWriter:
         with write_errors("results", self._results):
             for top in range(0, labels.shape[0], TILE):
                 rows = slice(top, top + TILE)
-                for kind, writer in self._writers.items():
+                for kind, writer in self._files.writers.items():
                     if kind == "image" and image is not None:
                         writer.write_rows(image[:, rows])
                     else:
@@ -175,49 +155,21 @@ class ResultWriter:
 
     def commit(self) -> dict[str, ResultFile]:
         """Make all files durable, then visible; returns them by kind."""
-        if self._directory is None:
+        if not self._files.is_open:
             raise ValueError("the results were committed or aborted before")
         try:
             with write_errors("results", self._results):
-                for writer in self._writers.values():
-                    writer.close()
-                self._end_session(reuse=True)
+                self._files.finish()
                 if self._due is not None:
                     raise ValueError(f"not all was written: row {self._row} of plane {self._due} is due")
                 crashpoints.reach("result-written")
-                digests = self._seal()
-                crashpoints.reach("result-synced")
-                for file in self._files.values():
-                    file.publish()
-                    crashpoints.reach("result-half-renamed")
-                crashpoints.reach("result-renamed")
-                sync_folder(self._directory)
-                crashpoints.reach("folder-synced")
+                return self._files.publish()
         finally:
             self.abort()
-        return {kind: ResultFile(self._path_of(kind), digest) for kind, digest in digests.items()}
-
-    def _path_of(self, kind: str) -> Path:
-        return self._folder / os.fsdecode(result_name(self._name, kind, self._form.container))
-
-    def _seal(self) -> dict[str, str]:
-        """Sync all files, at the same time: waiting for the disk is what takes long."""
-        with ThreadPoolExecutor(max(1, len(self._files)), thread_name_prefix="seal") as threads:
-            return dict(
-                zip(self._files, threads.map(lambda file: file.seal(), self._files.values()), strict=True)
-            )
 
     def abort(self) -> None:
         """Remove what was not published; may be called more than once."""
-        self._end_session(reuse=False)
-        if self._directory is None:
-            return
-        try:
-            for file in self._files.values():
-                file.discard()
-        finally:
-            os.close(self._directory)
-            self._directory = None
+        self._files.discard()
 
     def __enter__(self) -> Self:
         """Return the writer."""
@@ -228,35 +180,6 @@ class ResultWriter:
     ) -> None:
         """Abort unless committed."""
         self.abort()
-
-    def _open(self, kind: str, directory: int) -> None:
-        name = result_name(self._name, kind, self._form.container)
-        if container_of(name) == ZARR:
-            folder = self._files[kind] = DurableFolder(directory, name)
-            description, compression = self._contents.describe(kind), self._form.compression or "zstd"
-            source = "" if self._image is None else os.path.relpath(self._image, self._path_of(kind))
-            self._writers[kind] = OmeZarrWriter(folder.path, description, compression, source)
-            return
-        file = self._files[kind] = DurableFile(directory, name)
-        if kind in PICTURES:
-            self._png_files[kind] = file
-        else:
-            self._writers[kind] = self._writer(kind, file.file)
-
-    def _writer(self, kind: str, file: IO[bytes]) -> OmeTiffWriter | CziWriter:
-        description = self._contents.describe(kind)
-        if self._form.container != CZI:
-            return OmeTiffWriter(file, description, self._form.compression or "deflate")
-        if self._session is None:
-            if self._workers is None:
-                raise ValueError("CZI is written by worker processes, and none were given")
-            self._session = self._workers.session()
-        return CziWriter(file, description, self._session, kind)
-
-    def _end_session(self, *, reuse: bool) -> None:
-        if self._session is not None:
-            self._session.end(reuse=reuse)
-            self._session = None
 
     def _check_band(self, index: PlaneIndex, y: int, *shapes: tuple[int, ...]) -> None:
         if (index, y) != (self._due, self._row):
@@ -275,4 +198,4 @@ class ResultWriter:
             picture = self._overlay.picture(self._contents.classes, rgb=self._frame.rgb)
             self._overlay = None
             for kind, png in picture_pngs(picture, self._pictures):
-                self._png_files[kind].file.write(png)
+                self._files.pictures[kind].file.write(png)

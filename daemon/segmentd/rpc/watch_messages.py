@@ -53,6 +53,7 @@ _FIELDS = {
     "with_image": _Field("with_image"),
     "results_format": _Field("results_format"),
     "compression": _Field("compression"),
+    "labels_inside": _Field("labels_inside"),
     "settle_duration": _Field("settle_seconds", _seconds, duration),
     "min_confidence": _Field("min_confidence"),
     "pixel_size_tolerance": _Field("pixel_size_tolerance"),

@@ -23,6 +23,7 @@ from segmentd.settings.values import (
     Slug,
     check_compression,
     check_confidence,
+    check_labels_inside,
     check_results_format,
     check_with_image,
     data_home,
@@ -162,6 +163,8 @@ class WatchSettings(Table):
     """what labels, confidence and classes are written as; ome-zarr needs the extra zarr, czi the extra czi"""
     compression: Annotated[Literal["deflate", "zstd"] | None, AfterValidator(check_compression)] = None
     """of results: deflate (any reader) or zstd (smaller); default: deflate in OME-TIFF, zstd in the others"""
+    labels_inside: Annotated[bool, AfterValidator(check_labels_inside)] = False
+    """write labels of an OME-Zarr 0.5 into it, as labels/segmentd, and not beside the other results"""
     settle_seconds: Annotated[float, Field(ge=0, le=86_400)] = 2.0
     """how long a file must be quiet before it counts as complete"""
     give_up_seconds: Seconds | None = None
@@ -221,7 +224,7 @@ class WatchSettings(Table):
             recursive=self.recursive,
             outputs=self.outputs,
             with_image=self.with_image,
-            form=ResultForm(self.compression, self.results_format),
+            form=ResultForm(self.compression, self.results_format, self.labels_inside),
             settle_seconds=self.settle_seconds,
             give_up_seconds=self.give_up,
             poll_seconds=self.poll_seconds,

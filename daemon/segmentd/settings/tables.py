@@ -124,6 +124,9 @@ def _contradictions(watch: WatchSettings, prefix: str) -> Iterator[str]:
         yield problems.line(f"{prefix}give_up_seconds", watch.give_up_seconds, rule)
     if os.path.realpath(watch.results_folder) == os.path.realpath(watch.folder):
         yield problems.line(f"{prefix}results", watch.results_folder, "must not be the watched folder")
+    if watch.labels_inside and watch.move_to:
+        rule = "must be false where images are moved away: the labels would go with them"
+        yield problems.line(f"{prefix}labels_inside", watch.labels_inside, rule)
     taken = [os.path.realpath(path) for path in (watch.folder, watch.results_folder)]
     if watch.move_to and os.path.realpath(watch.move_to) in taken:
         rule = "must not move images to the watched folder or among the results"

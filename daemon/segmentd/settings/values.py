@@ -65,6 +65,13 @@ def check_with_image(value: bool, info: ValidationInfo) -> bool:
     return value
 
 
+def check_labels_inside(value: bool, info: ValidationInfo) -> bool:
+    """What is written into images are labels."""
+    if value and "labels" not in info.data.get("outputs", ("labels",)):
+        raise broken('needs "labels" among the outputs')
+    return value
+
+
 _FORMAT_PACKAGES = {"ome-zarr": ("zarr", "zarr"), "czi": ("czi", "pylibCZIrw")}
 
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from segmentd.compute.uncertainty import least_certain
 from segmentd.engine.lanes import Lane, whole_plane
+from segmentd.engine.scene_bands import filled_up
 from segmentd.engine.scheduler import Scheduler
 from segmentd.engine.source import ArraySource
 from segmentd.errors import Reason, SegmentdError
@@ -28,25 +29,33 @@ SOURCE = "trainings"
 
 @dataclass(frozen=True)
 class Look:
-    """An image as the model in work sees it: uint8 (Y, X) each, `drawn` are the labels of the user."""
+    """An image as the model in work sees it: uint8 (Y, X) each, `drawn` are the labels of the user.
+
+    `scene` is the height and width of what is image; beyond it, to the right and below, all is 0.
+    """
 
     image: ImageRecord
     card: ModelCard
     labels: Labels
     confidence: npt.NDArray[np.uint8]
     drawn: Labels
+    scene: tuple[int, int]
 
     def uncertain(
         self, count: int = DEFAULT_REGIONS, box_px: int = DEFAULT_BOX_PX
     ) -> list[tuple[Region, float]]:
         """Where the model is least sure, with the mean confidence there."""
-        return least_certain(self.confidence, self.drawn > 0, box_px, count)
+        confidence, drawn = self._in_scene(self.confidence), self._in_scene(self.drawn)
+        return least_certain(confidence, drawn > 0, box_px, count)
 
     @property
     def counts(self) -> list[int]:
         """Pixels with label 0, 1, ... K."""
-        found = np.bincount(self.labels.ravel(), minlength=len(self.card.classes) + 1)
+        found = np.bincount(self._in_scene(self.labels).ravel(), minlength=len(self.card.classes) + 1)
         return [int(count) for count in found]
+
+    def _in_scene(self, values: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        return values[: self.scene[0], : self.scene[1]]
 
 
 class Looker:
@@ -79,11 +88,17 @@ class Looker:
         path = self._store.model_path(training)
         with open_image(self._pool, self._store.image_path(training, image)) as file:
             plane = file.read_plane(image.plane)
+            scene = file.info.scene_size(image.plane.scene)
         card = self._lane.load(path)
         try:
             channels = used_channels(card, image.pixel_type, image.channels, image.name)
-            pixels = plane.pixels[channels]
+            pixels = np.ascontiguousarray(plane.pixels[channels, : scene[0], : scene[1]])
             done = whole_plane(pixels, self._lane.segment(path, ArraySource(pixels), SegmentOptions()))
         finally:
             self._lane.unload(path)
-        return Look(image, card, done.labels, done.confidence, self._store.read_labels(training, image))
+        frame = plane.frame.height, plane.frame.width
+        parts = list(filled_up(done, scene, frame))
+        labels = np.concatenate([part.labels for part in parts])
+        confidence = np.concatenate([part.confidence for part in parts])
+        drawn = self._store.read_labels(training, image)
+        return Look(image, card, labels, confidence, drawn, scene)

@@ -259,10 +259,10 @@ BAD_FILES: dict[str, tuple[bytes, Reason, str]] = {
         Reason.IMAGE_TOO_LARGE,
         "unpacks 384 bytes",
     ),
-    "100 GB of pixels": (
-        build({256: ("I", [250_000]), 257: ("I", [250_000]), 278: ("I", [250_000])}),
+    "500 GB of pixels": (
+        build({256: ("I", [500_000]), 257: ("I", [500_000]), 278: ("I", [500_000])}),
         Reason.IMAGE_TOO_LARGE,
-        "125000000000 bytes",
+        "500000000000 bytes",
     ),
 }
 

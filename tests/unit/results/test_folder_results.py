@@ -20,6 +20,7 @@ from segmentd.results.links import link_results
 from segmentd.results.published import PublishedFile, ResultFault
 from segmentd.results.rebuild import find_results, rebuild_image
 from segmentd.results.store import ResultFile, ResultWriter
+from segmentd.results.superseded import remove_superseded
 
 CLASSES = (ClassInfo(1, "background", "#000000"), ClassInfo(2, "nucleus", "#FF0000"))
 FRAME = FrameInfo("PNG", PixelType.UINT8, 20, 30, ("grey",))
@@ -106,6 +107,17 @@ def test_a_renamed_image_has_its_results_under_both_names(
     assert link_results(tmp_path, b"c.tif", files[:2]) == [], "another version has their names"
     shutil.rmtree(tmp_path / "sub")
     assert link_results(tmp_path, b"c.tif", linked) == []
+
+
+def test_results_in_another_format_are_replaced_where_they_are_results(tmp_path: Path) -> None:
+    old = published(write(tmp_path / "out", 1, "ome-tiff"))
+    elsewhere = published(write(tmp_path / "elsewhere", 1, "ome-tiff"))
+    new = published(write(tmp_path / "out", 2))
+    remove_superseded(tmp_path / "out", [*old, *elsewhere], new)
+    assert names(tmp_path / "out") == NAMES
+    assert len(names(tmp_path / "elsewhere")) == 3
+    remove_superseded(tmp_path / "out", new, published(write(tmp_path / "out", 3, "ome-tiff")))
+    assert names(tmp_path / "out") == [name.replace(".zarr", ".tif") for name in NAMES]
 
 
 def test_missing_and_damaged_folders_are_found(tmp_path: Path) -> None:

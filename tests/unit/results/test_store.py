@@ -252,7 +252,7 @@ def test_a_failed_sync_is_not_repeated_and_leaves_nothing(
 
 def fill_disk(writer: ResultWriter, kind: str) -> None:
     full = os.open("/dev/full", os.O_RDWR)  # takes no byte
-    os.dup2(full, writer._files[kind].file.fileno())
+    os.dup2(full, writer._files._files[kind].file.fileno())
     os.close(full)
 
 

@@ -53,6 +53,10 @@ DriftAlarm = Annotated[
     bool | None, typer.Option(help="Warn when images begin to look different from those before.")
 ]
 ResultsFormat = Annotated[str | None, typer.Option(help="Format of results: ome-tiff, ome-zarr, czi.")]
+LabelsInside = Annotated[
+    bool | None,
+    typer.Option("--labels-inside/--labels-beside", help="Labels of an OME-Zarr 0.5 go into it."),
+]
 Compression = Annotated[str | None, typer.Option(help="Of results: deflate, zstd.")]
 Priority = Annotated[int | None, typer.Option(help="Watches with a higher number go first.")]
 MarkerFile = Annotated[
@@ -93,6 +97,7 @@ def create_watch(
     outputs: Outputs = None,
     with_image: WithImage = None,
     results_format: ResultsFormat = None,
+    labels_inside: LabelsInside = None,
     compression: Compression = None,
     settle_seconds: Settle = None,
     give_up_seconds: GiveUp = None,
@@ -137,6 +142,7 @@ def update_watch(
     outputs: Outputs = None,
     with_image: WithImage = None,
     results_format: ResultsFormat = None,
+    labels_inside: LabelsInside = None,
     compression: Compression = None,
     settle_seconds: Settle = None,
     give_up_seconds: GiveUp = None,
