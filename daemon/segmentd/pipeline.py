@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -24,12 +23,12 @@ from segmentd.errors import (
 from segmentd.ingest.folder import FoundFile
 from segmentd.ingest.reach import within_reach
 from segmentd.ingest.readers import open_image
-from segmentd.models.bundle import reference_id
 from segmentd.models.registry import Lease, Registry
 from segmentd.records import (
     Fault,
+    FileStamp,
     Segmentation,
-    SegmentationState,
+    SegmentOptions,
     WatchSpec,
 )
 from segmentd.renames import Ended, as_renamed
@@ -37,7 +36,8 @@ from segmentd.results.feed import Feed
 from segmentd.results.images import ImageOutcome, ImageState
 from segmentd.results.journal import Journal
 from segmentd.results.published import is_there, published_files
-from segmentd.segmentation import Target, segment_image, to_its_end
+from segmentd.segmentation import Early, Target, segment_image, to_its_end
+from segmentd.telling import about, failure
 from segmentd.workers import WorkerPool
 
 HOLD_SECONDS = 5.0
@@ -77,6 +77,8 @@ class Pipeline:
         Told of each image that was recorded: how it ended, and its segmentations.
     judge : callable
         Told the segmentations of each image before they are recorded; may add to them.
+    early : callable
+        Gives what was computed of an image while it was being written.
 
     Attributes
     ----------
@@ -94,6 +96,7 @@ class Pipeline:
         hold: Callable[[str], None],
         ended: Callable[[ImageOutcome, Sequence[Segmentation]], None] = lambda outcome, records: None,
         judge: Callable[[list[Segmentation]], list[Segmentation]] = lambda records: records,
+        early: Callable[[FileStamp, SegmentOptions], Early | None] = lambda stamp, options: None,
     ) -> None:
         self._spec = spec
         self._engine = engine
@@ -104,6 +107,7 @@ class Pipeline:
         self._suspects = asyncio.Lock()
         self._ended = ended
         self._judge = judge
+        self._early = early
         self._retired = asyncio.Event()
         self.held_by: Reason | None = None
 
@@ -153,8 +157,9 @@ class Pipeline:
         if vanished:
             await self._record(slot, outcome, [])
         elif not await asyncio.to_thread(self._journal.failed_again, outcome):
-            failed = await self._failure(found, fault)
-            await self._record(slot, replace(outcome, version=failed.version), [failed])
+            version = await asyncio.to_thread(self._journal.next_version, self._spec.id, found.relative, "")
+            failed = failure(self._spec, found, fault, version)
+            await self._record(slot, replace(outcome, version=version), [failed])
 
     async def _segment_with_retries(self, found: FoundFile, slot: Slot, model: str) -> Ended | None:
         if found.fault is not None:
@@ -232,12 +237,20 @@ class Pipeline:
             renamed = as_renamed(spec, self._journal, found, image)
             if renamed is not None:
                 outcome, records = renamed
-                return outcome, [self._about(found, record, outcome.version) for record in records]
+                return outcome, [about(spec, found, record, outcome.version) for record in records]
             target = Target.of(spec, found.relative)
             lane, recent = self._engine.lane, self._feed.recent
             show = self._feed.previews.of(spec.id, found.relative, found.path, version)
             records = segment_image(
-                image, lease, lane, spec.options, target, recent=recent, turn=turn, show=show
+                image,
+                lease,
+                lane,
+                spec.options,
+                target,
+                recent=recent,
+                turn=turn,
+                show=show,
+                early=self._early(found.stamp, spec.options),
             )
         outcome = ImageOutcome(
             watch=spec.id,
@@ -248,36 +261,12 @@ class Pipeline:
             version=version,
             files=published_files(records[0]),
         )
-        return outcome, [self._about(found, record, version) for record in records]
+        return outcome, [about(spec, found, record, version) for record in records]
 
     def _has_results(self, found: FoundFile) -> bool:
         """Whether the results of an image are there; where somebody deleted them, a touch makes new ones."""
         files = self._journal.results_of(self._spec.id, found.relative)
         return all(is_there(file) for file in files)
-
-    async def _failure(self, found: FoundFile, fault: Fault) -> Segmentation:
-        version = await asyncio.to_thread(self._journal.next_version, self._spec.id, found.relative, "")
-        failed = Segmentation(
-            watch="",
-            source=b"",
-            source_path=b"",
-            state=SegmentationState.FAILED,
-            fault=fault,
-            model=reference_id(self._spec.model),
-        )
-        return self._about(found, failed, version)
-
-    def _about(self, found: FoundFile, record: Segmentation, version: int) -> Segmentation:
-        return replace(
-            record,
-            watch=self._spec.id,
-            source=found.relative,
-            source_path=found.path,
-            version=version,
-            source_time=found.stamp.mtime_ns / 1e9,
-            create_time=time.time(),
-            latency_seconds=max(0.0, time.monotonic() - found.complete_time_monotonic),
-        )
 
     async def _record(self, slot: Slot, outcome: ImageOutcome, records: list[Segmentation]) -> None:
         """Commit the image to the journal, then tell the subscribers."""

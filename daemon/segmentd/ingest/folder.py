@@ -11,13 +11,14 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 from segmentd.errors import Reason
 from segmentd.ingest import reach
 from segmentd.ingest.clock import Clock, MonotonicClock
 from segmentd.ingest.events import Mail
 from segmentd.ingest.listen import Listener
-from segmentd.ingest.names import input_filter, printable
+from segmentd.ingest.names import input_filter
 from segmentd.ingest.scan import Scan, Sighting, look, sight
 from segmentd.ingest.settle import GiveUp, Ready, Settle
 from segmentd.records import Fault, FileStamp, WatchSpec
@@ -121,6 +122,10 @@ class FolderWatch:
         reasons = (self._state, self._state_reason, self._mode, self._mode_reason)
         return FolderStatus(*reasons, waiting=len(self._settle) + self._beyond)
 
+    def unfinished(self, limit: int) -> list[bytes]:
+        """Paths of files that were seen and are not complete yet, those first that have waited longest."""
+        return list(islice(self._settle.paths(), limit))
+
     async def run(self, known: Known, deliver: Deliver, ignore: Ignore | None = None) -> None:
         """Watch until cancelled.
 
@@ -211,7 +216,7 @@ class FolderWatch:
             self._ignore = None
         if whole:
             self._scan_seconds = self._clock.now() - began
-            self._state_reason = _forbidden_reason(scan.forbidden)
+            self._state_reason = scan.why_incomplete
 
     async def _sight(self, mail: Mail, known: Known) -> None:
         """Look up what events told: files that appeared or were closed by their writer."""
@@ -292,9 +297,3 @@ def _own_folders(spec: WatchSpec) -> frozenset[bytes]:
     return frozenset(
         os.fsencode(folder.relative_to(spec.folder)) for folder in own if folder.is_relative_to(spec.folder)
     )
-
-
-def _forbidden_reason(folders: Sequence[bytes]) -> str:
-    if not folders:
-        return ""
-    return f"subfolders that cannot be read: {len(folders)}, for example {printable(folders[0])}"

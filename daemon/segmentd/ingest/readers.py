@@ -58,7 +58,7 @@ class OpenImage:
         seconds = BASE_SECONDS + self.stamp.size_bytes / INSPECTED_BYTES_PER_SECOND
         small = self.stamp.size_bytes <= SMALL_FILE_BYTES
         reply = self._call("take_in" if small else "inspect", seconds)
-        self.info = _frame_info(reply.value, name)
+        self.info = frame_info(reply.value, name)
         self.row_block = _row_block(reply.value, self.info)
         self._digest = str(reply.value.get("digest", ""))
         # Of a small file the first plane came along; it is handed out once.
@@ -217,7 +217,7 @@ def _changed(name: str) -> SegmentdError:
     return SegmentdError(Reason.IMAGE_CHANGED, text, file=name)
 
 
-def _frame_info(value: Any, name: str) -> FrameInfo:
+def frame_info(value: Any, name: str) -> FrameInfo:
     """Make the record of what a worker found, believing none of it."""
     try:
         sizes = {key: value[key] for key in ("height", "width", "size_t", "size_z", "scenes")}
