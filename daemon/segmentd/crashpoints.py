@@ -24,6 +24,7 @@ POINTS = (
     "computed",
     "result-written",
     "result-synced",
+    "result-put-aside",
     "result-half-renamed",
     "result-renamed",
     "folder-synced",

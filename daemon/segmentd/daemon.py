@@ -127,6 +127,7 @@ class Daemon:
                 engine.scheduler,
                 registry,
                 self._settings.models.vgg19_weights,
+                self._settings.training.device,
             )
             server = Server(engine, watches, journal, feed, trainings, self._settings)
             telling = keep_telling(self._notifier, lane.work_since, lambda: self._status(watches, journal))

@@ -36,8 +36,9 @@ from segmentd.results.feed import Feed
 from segmentd.results.images import ImageOutcome, ImageState
 from segmentd.results.journal import Journal
 from segmentd.results.published import is_there, published_files
-from segmentd.segmentation import Early, Target, segment_image, to_its_end
+from segmentd.segmentation import Early, Target, segment_image
 from segmentd.telling import about, failure
+from segmentd.threads import to_its_end
 from segmentd.workers import WorkerPool
 
 HOLD_SECONDS = 5.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import time
 from collections import deque
@@ -12,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import ParamSpec, Self, TypeVar
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -49,8 +48,6 @@ IMAGE_OUTPUTS = ("image",)
 
 # Given a plane, the model, and the channels that it uses: what was computed of it before, if anything.
 Early = Callable[[PlaneSource, ModelCard, slice], BandResult | None]
-P = ParamSpec("P")
-T = TypeVar("T")
 Report = Callable[[PlaneIndex], None]
 
 
@@ -242,6 +239,7 @@ def _writer(
         with_image=target.with_image,
         form=target.form,
         image=target.image,
+        workers=image.workers,
     )
 
 
@@ -275,13 +273,3 @@ def record_of(
         device_reason=tally.device_reason,
         compute_seconds=tally.compute_seconds,
     )
-
-
-async def to_its_end(work: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
-    """As `asyncio.to_thread`, but a cancellation waits for the thread: it has files in hand."""
-    thread = asyncio.ensure_future(asyncio.to_thread(work, *args, **options))
-    try:
-        return await asyncio.shield(thread)
-    except asyncio.CancelledError:
-        await asyncio.wait([thread])
-        raise

@@ -52,8 +52,8 @@ class DaemonProcess:
 
     Attributes
     ----------
-    journal, device, open_inference, metrics : dict
-        The keys of `[journal]`, `[device]`, `[open_inference]` and `[metrics]`.
+    journal, device, training, open_inference, metrics : dict
+        The keys of `[journal]`, `[device]`, `[training]`, `[open_inference]` and `[metrics]`.
     prefix : list of str
         A command that the daemon is run by, in the same process: `strace -D`, `unshare`...
     environment : dict
@@ -77,6 +77,7 @@ class DaemonProcess:
         self.journal: dict[str, Any] = {"folder": "journal"}
         self.device: dict[str, Any] = {}
         self.open_inference: dict[str, Any] = {}
+        self.training: dict[str, Any] = {}
         self.metrics: dict[str, Any] = {}
         self.model_settings: dict[str, Any] = {}
         self.prefix: list[str] = []
@@ -205,6 +206,7 @@ class DaemonProcess:
             "journal": self.journal,
             "device": self.device,
             "open_inference": self.open_inference,
+            "training": self.training,
             "metrics": self.metrics,
         }
         parts = [f"[{name}]\n{toml(table)}" for name, table in tables.items()]

@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import tifffile
+import zarr
+from pylibCZIrw import czi
 
 from segmentctl import DaemonError, Result
 from segmentctl.client import Client
 
 from .daemon import DaemonProcess, wait_until
-from .images import write_blobs
+from .images import Pixels, write_blobs
+
+RESULT = re.compile(r"\.ome\.tif$|\.czi$|\.ome\.zarr/")
+
+
+def read_czi(path: str | Path) -> Pixels:
+    """Read the only plane of a result, or of its first scene."""
+    with czi.open_czi(str(path)) as opened:
+        return np.asarray(opened.read(scene=0)[..., 0])
+
+
+READ: dict[str, Callable[[str], Pixels]] = {
+    "ome-tiff": tifffile.imread,
+    "ome-zarr": lambda path: np.asarray(zarr.open_group(path, mode="r")["0"]),
+    "czi": read_czi,
+}
+"""How other programs read the labels of an image of one plane, by the format of results."""
 
 
 class Follower:
@@ -73,7 +93,12 @@ def assert_all_once(results: list[Result], names: set[str]) -> None:
 
 
 def temporaries(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*") if path.is_file() and not path.name.endswith(".ome.tif")]
+    """Find what is in a results folder and is no result."""
+    return [
+        path
+        for path in folder.rglob("*")
+        if path.name.startswith(".") or not (path.is_dir() or RESULT.search(str(path)))
+    ]
 
 
 def wait_for_events(daemon: DaemonProcess, count: int) -> int:

@@ -78,7 +78,7 @@ def test_two_scenes_of_a_mosaic_are_two_scenes(
         assert found[number].shape == (300, 130)
         assert not found[number][height:].any()
         assert not found[number][:, width:].any()
-    with place().start() as daemon, daemon.client() as client:
+    with place(results_format="czi").start() as daemon, daemon.client() as client:
         shutil.copyfile(path, daemon.hot / "mosaic.czi")
         subscription = client.subscribe()
         results = [next(subscription), next(subscription)]
@@ -87,8 +87,13 @@ def test_two_scenes_of_a_mosaic_are_two_scenes(
         (daemon.hot / "a.zarr" / "thumbnail.tif").write_bytes(b"no image")
         last = next(subscription)
     assert [result.segmentation.plane.scene for result in results] == [0, 1]
-    for labels, result in zip(found, results, strict=True):
-        np.testing.assert_array_equal(result.labels, labels)
+    written = {result.segmentation.files["labels"].local_path for result in results}
+    assert [Path(name).name for name in written] == ["mosaic.czi.labels.czi"]
+    with czi.open_czi(written.pop()) as opened:
+        for number, (labels, result) in enumerate(zip(found, results, strict=True)):
+            np.testing.assert_array_equal(result.labels, labels)
+            height, width = scenes[number].shape
+            np.testing.assert_array_equal(opened.read(scene=number)[..., 0], labels[:height, :width])
     counts = [list(result.segmentation.label_pixel_counts) for result in results]
     assert [sum(of_scene) for of_scene in counts] == [110 * 130, 300 * 90]
     assert last.segmentation.source == b"a.zarr"

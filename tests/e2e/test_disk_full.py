@@ -23,9 +23,21 @@ def stands_still(client: Client, watch: str) -> bool:
     return client.watch(watch).state == Watch.STATE_FAILED
 
 
-def test_full_and_read_only_disks_of_results(blobs_model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("container", "ending"), [("ome-tiff", "ome.tif"), pytest.param("czi", "czi", marks=pytest.mark.slow)]
+)
+def test_full_and_read_only_disks_of_results(
+    blobs_model: Path, tmp_path: Path, container: str, ending: str
+) -> None:
     watches: list[dict[str, Any]] = [
-        {"id": name, "folder": name, "model": "blobs", "results": f"{name}-results", "settle_seconds": 0.2}
+        {
+            "id": name,
+            "folder": name,
+            "model": "blobs",
+            "results": f"{name}-results",
+            "results_format": container,
+            "settle_seconds": 0.2,
+        }
         for name in ("full", "fixed", "well")
     ]
     daemon = DaemonProcess(tmp_path, blobs_model.parent, watches)
@@ -45,7 +57,8 @@ def test_full_and_read_only_disks_of_results(blobs_model: Path, tmp_path: Path) 
             about = client.watch(watch)
             assert f"{watch}-results" in about.state_reason
             assert (about.done_count, about.failed_count, about.waiting_count) == (0, 0, len(names))
-        assert [path.name for path in seen_by(daemon, full).iterdir()] == ["ballast"]
+        seen = seen_by(daemon, full)
+        wait_until(lambda: [path.name for path in seen.iterdir()] == ["ballast"], "nothing half is left")
 
         ballast.unlink()
         remount(daemon, fixed, "rw")
@@ -56,7 +69,7 @@ def test_full_and_read_only_disks_of_results(blobs_model: Path, tmp_path: Path) 
             assert all(result.labels is not None for result in got)
             wait_until(lambda watch=watch: not stands_still(client, watch), f"{watch} is well")
             files = {path.name for path in seen_by(daemon, tmp_path / f"{watch}-results").iterdir()}
-            assert files == {f"{name}.{kind}.ome.tif" for name in names for kind in ("labels", "confidence")}
+            assert files == {f"{name}.{kind}.{ending}" for name in names for kind in ("labels", "confidence")}
         assert client.server().last_event_number == 3 * len(names)
 
 

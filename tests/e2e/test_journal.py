@@ -9,13 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tifffile
-import zarr
 
 from segmentctl import Result
 from segmentctl.client import Client
 
 from .daemon import DaemonProcess, run_here, wait_until
+from .following import READ
 from .images import write_blobs, write_truncated
 
 pytestmark = pytest.mark.e2e
@@ -39,7 +38,9 @@ def told(found: list[Result]) -> list[tuple[str, str, int]]:
     ]
 
 
-@pytest.mark.parametrize("container", ["ome-tiff", pytest.param("ome-zarr", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "container", ["ome-tiff", *(pytest.param(other, marks=pytest.mark.slow) for other in ("ome-zarr", "czi"))]
+)
 def test_renames_and_versions_are_told_and_a_lost_journal_is_rebuilt(
     place: Callable[..., DaemonProcess], container: str
 ) -> None:
@@ -64,16 +65,11 @@ def test_renames_and_versions_are_told_and_a_lost_journal_is_rebuilt(
         first, _, second, renamed = found
         assert first.labels is None, "the second version has taken the place of its files"
         assert first.error is not None and first.error.reason == "RESULT_UNAVAILABLE"
-        path = second.segmentation.files["labels"].local_path
-        written = (
-            tifffile.imread(path) if container == "ome-tiff" else zarr.open_group(path, mode="r")["0"][:]
-        )
+        written = READ[container](second.segmentation.files["labels"].local_path)
         np.testing.assert_array_equal(second.labels, written)
         assert (renamed.labels, renamed.segmentation.renamed_from_display) == (None, "b.tif")
         kept = renamed.segmentation.files["labels"]
-        assert Path(kept.local_path).name == "c.tif.labels." + container.replace("-", ".").replace(
-            "tiff", "tif"
-        )
+        assert Path(kept.local_path).name == "c.tif.labels." + container.replace("-", ".").removesuffix("f")
         assert kept.digest == first.segmentation.files["labels"].digest
         assert client.watch("hot").done_count == 2
         daemon.stop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -17,6 +18,7 @@ from segmentctl.cli import app
 from segmentd.models import bundle
 from segmentd.v1 import training_service_pb2 as pb
 
+from ..unit.models import fake_cuml
 from .conftest import link_images
 from .daemon import DaemonProcess, run_here, wait_until
 from .images import SHAPE, draw, write_blobs
@@ -275,6 +277,38 @@ def test_a_training_that_is_cancelled_leaves_the_model_before(home: DaemonProces
         client.delete_training_image(noise.name)
         assert client.run_training("long").digest != first.digest
         assert accuracy(client, image, 1) > 0.85
+
+
+@pytest.mark.slow
+def test_a_card_trains_and_the_cpu_where_it_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a stand-in for cuML, whose process then aborts."""
+    fake_cuml.install(tmp_path / "fake", monkeypatch)
+    daemon = DaemonProcess(tmp_path, tmp_path / "models", watches=[])
+    daemon.training["device"] = "cuda"
+    paths = [str(tmp_path / "fake"), str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
+    daemon.environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+    with daemon, daemon.client() as client:
+        client.create_training("T")
+        image = label(client, "t", 1)
+        by_card = client.run_training("t")
+        assert (by_card.device, by_card.device_reason) == ("cuda:0", "")
+        assert accuracy(client, image, 1) > 0.85
+        by_cpu = client.run_training("t", device="cpu")
+        assert (by_cpu.device, by_cpu.device_reason) == ("cpu", "")
+        assert by_cpu.digest != by_card.digest  # the version of cuML is in it
+        with pytest.raises(DaemonError) as refused:
+            client.run_training("t", device="tpu")
+        assert refused.value.reason == "BAD_FIELD"
+        daemon.stop()
+        daemon.environment[fake_cuml.VARIABLE] = "abort"
+        daemon.start()
+        kept = client.training("t")
+        assert (kept.device, kept.digest) == ("cpu", by_cpu.digest)
+        failed = client.run_training("t")
+        assert (failed.state, failed.device, failed.digest) == (kept.state, "cpu", by_cpu.digest)
+        assert "crashed (signal SIGABRT)" in failed.device_reason
+        shown = CliRunner().invoke(app, ["--address", daemon.address, "train", "show", "t"]).output
+        assert "trained on" in shown and "trained by scikit-learn on the CPU" in " ".join(shown.split())
 
 
 def test_a_model_takes_its_images_along(home: DaemonProcess, away: DaemonProcess, tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def pair(tmp_path: Path) -> TrainingPair:
 
 
 def train(pool: WorkerPool, *pairs: TrainingPair, **settings: object) -> Model:
-    return train_model(replace(TrainingRequest(pairs, "Test"), **settings), pool)  # type: ignore[arg-type]
+    return train_model(replace(TrainingRequest(pairs, "Test"), **settings), pool).model  # type: ignore[arg-type]
 
 
 def refused(pool: WorkerPool, *pairs: TrainingPair, **settings: object) -> str:
@@ -123,7 +123,7 @@ def folders(root: Path, *names: list[str] | None) -> tuple[Path, Path]:
 def test_the_card_describes_what_was_trained(pool: WorkerPool, pair: TrainingPair) -> None:
     steps: list[tuple[str, int, int]] = []
     request = TrainingRequest([pair], "My Model", classes=CLASSES, seed=5)
-    card = train_model(request, pool, lambda *step: steps.append(step)).card
+    card = train_model(request, pool, lambda *step: steps.append(step)).model.card
     assert (card.id, card.display_name, card.feature_set, card.seed) == ("my-model", "My Model", "basic25", 5)
     assert (card.channel_count, card.pixel_type, card.classes, card.channel) == (1, "uint8", CLASSES, None)
     assert card.scores["labelled_pixels"] == [72, 40]

@@ -123,7 +123,9 @@ class TrainingClient(TrainingImagesClient):
 
     # ---------------------------------------------------------------- the model in work
 
-    def run_training(self, training: str, on_step: OnStep | None = None) -> messages.Training:
+    def run_training(
+        self, training: str, on_step: OnStep | None = None, *, device: str = ""
+    ) -> messages.Training:
         """Train, and return the training with its scores.
 
         Parameters
@@ -133,8 +135,10 @@ class TrainingClient(TrainingImagesClient):
         on_step : callable
             Called with what is being done, steps done and steps in all. What it raises ends the
             training.
+        device : str
+            What trains the forest: cpu, cuda or auto; empty for what the daemon's configuration says.
         """
-        request = messages.RunTrainingRequest(name=within("trainings", training))
+        request = messages.RunTrainingRequest(name=within("trainings", training), device=device)
         with translated(self.address):
             call = self._trainings.RunTraining(request)
             try:

@@ -96,7 +96,7 @@ def _train(data: Path, out: Path) -> str:
         pairs, "Nuclei", classes=read_classes(data / "classes.toml"), threads=usable_cores()
     )
     with show.progress("training images", len(pairs)) as step, WorkerPool(1) as pool:
-        model = train_model(request, pool, lambda what, done, total: step(done, what))
+        model = train_model(request, pool, lambda what, done, total: step(done, what)).model
     bundle.save(model, out / "models" / "nuclei.segmodel")
     scores = model.card.scores
     return (

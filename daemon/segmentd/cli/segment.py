@@ -73,11 +73,15 @@ def segment(
     compression: Annotated[
         str | None,
         typer.Option(
-            help="deflate (any reader) or zstd (smaller). Default: deflate in OME-TIFF, zstd in OME-Zarr."
+            help="deflate (any reader) or zstd (smaller). Default: deflate in OME-TIFF, zstd in the others."
         ),
     ] = None,
     results_format: Annotated[
-        str, typer.Option(help="ome-tiff, or ome-zarr (a folder for each result; needs the extra zarr).")
+        str,
+        typer.Option(
+            help="ome-tiff, ome-zarr (a folder for each result; needs the extra zarr), or czi (needs the "
+            "extra czi)."
+        ),
     ] = "ome-tiff",
     pixel_size_tolerance: Annotated[
         float | None,
@@ -97,7 +101,7 @@ def segment(
         ),
     ] = None,
 ) -> None:
-    """Segment images with a model: writes labels and confidence of each as OME-TIFF or OME-Zarr.
+    """Segment images with a model: writes labels and confidence of each as OME-TIFF, OME-Zarr or CZI.
 
     An image that fails is reported and does not stop the rest; the exit code is 1 then.
     """
@@ -117,9 +121,11 @@ def segment(
             "confidence": confidence,
             "pixel_size_tolerance": pixel_size_tolerance,
         }
-        exits.require_choice("--results-format", results_format, ("ome-tiff", "ome-zarr"))
+        exits.require_choice("--results-format", results_format, ("ome-tiff", "ome-zarr", "czi"))
         if compression is not None:
             exits.require_choice("--compression", compression, ("deflate", "zstd"))
+        if (compression, results_format) == ("deflate", "czi"):
+            raise exits.UsageError("--results-format czi always has --compression zstd")
         pictures = {"overlay": overlay, "thumbnail": thumbnail}
         outputs = (*FORMATS[format], *(kind for kind, wanted in pictures.items() if wanted))
         device = (threads, "", vgg19_weights)

@@ -52,8 +52,8 @@ def train(
     device: Annotated[
         str,
         typer.Option(
-            help="What trains the forest: cpu, or cuda (an NVIDIA card through the extra 'cuml'; the CPU "
-            "where that fails, which is said). Features are computed on the CPU."
+            help="What trains the forest: cpu; cuda (an NVIDIA card through the extra 'cuml', the CPU where "
+            "that fails, which is said); or auto (a card where there is one). Features are the CPU's."
         ),
     ] = "cpu",
     vgg19_weights: Annotated[
@@ -106,13 +106,14 @@ def _train(
     from segmentd.compute.features import feature_sets
     from segmentd.compute.normalize import METHODS
     from segmentd.models import bundle
+    from segmentd.models.training import DEVICES
     from segmentd.settings.values import usable_cores
     from segmentd.training_jobs import TrainingRequest, match_pairs, train_model
     from segmentd.workers import WorkerPool
 
     exits.require_choice("--features", features, feature_sets())
     exits.require_choice("--normalization", normalization, METHODS)
-    exits.require_choice("--device", device, ("cpu", "cuda"))
+    exits.require_choice("--device", device, DEVICES)
     if out.suffix != bundle.SUFFIX:
         raise exits.UsageError(f"--out {out}: a model file ends in {bundle.SUFFIX}")
     pairs, unlabelled = match_pairs(images, labels)
@@ -129,25 +130,21 @@ def _train(
         seed,
         threads or usable_cores(),
         vgg19_weights=str(vgg19_weights or ""),
-        on_card=device == "cuda",
+        device=device,
     )
-    said = []
     with show.progress("images", len(pairs)) as step, WorkerPool(1) as pool:
-
-        def report(what: str, done: int, total: int) -> None:
-            step(done, what)
-            said.append(what)
-
-        model = train_model(request, pool, report)
-    if request.on_card and "cuml" not in model.card.library_versions:
-        show.note(said[-1])
+        trained = train_model(request, pool, lambda what, done, total: step(done, what))
+    model = trained.model
+    if trained.device_reason:
+        show.note(trained.device_reason)
     out.parent.mkdir(parents=True, exist_ok=True)
     bundle.save(model, out)
-    _print_scores(model, out)
+    _print_scores(model, trained.device, out)
 
 
-def _print_scores(model: Model, out: Path) -> None:
+def _print_scores(model: Model, device: str, out: Path) -> None:
     from segmentd.cli import show
+    from segmentd.models.training import CPU
 
     card, scores = model.card, model.card.scores
     confusion = scores["out_of_bag_confusion"]
@@ -165,6 +162,8 @@ def _print_scores(model: Model, out: Path) -> None:
     if accuracy is not None:
         show.line(f"out-of-bag accuracy: {100 * accuracy:.2f} % of labelled pixels")
     best = sorted(scores["feature_importance"].items(), key=lambda item: -item[1])[:5]
+    if device != CPU:
+        show.line(f"trained on: {device}")
     show.line("most useful features: " + ", ".join(f"{name} ({100 * share:.0f} %)" for name, share in best))
     show.line(
         f"wrote {out} (model '{card.id}', {card.feature_set}, {card.channel_count} channel(s) "

@@ -9,6 +9,7 @@ from xml.etree import ElementTree as ET
 
 from segmentd.errors import Reason, SegmentdError
 from segmentd.imagefile.omexml import CLASSES_NAMESPACE, NOTES_NAMESPACE, SCHEMA
+from segmentd.imagefile.reading import CZI_SUFFIX
 from segmentd.records import ClassInfo
 
 _OME = f"{{{SCHEMA}}}"
@@ -30,13 +31,17 @@ class Description:
 
 
 def read_description(path: Path) -> Description:
-    """Read what a result written by `OmeTiffWriter` or `OmeZarrWriter` holds and what it was made from.
+    """Read what a result (OME-TIFF, OME-Zarr or CZI) holds and what it was made from.
 
     Raises
     ------
     SegmentdError
         RESULT_UNAVAILABLE where it is not such a file.
     """
+    if path.suffix == CZI_SUFFIX:
+        from segmentd.imagefile.czi_reading import read_czi_description
+
+        return read_czi_description(path)
     if path.is_dir():
         from segmentd.imagefile.omezarr_reading import read_zarr_description
 

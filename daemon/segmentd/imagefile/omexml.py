@@ -44,6 +44,8 @@ class OmeImage:
         One or more; the channel is the fastest axis of the file, then Z, then time, then scene.
     identity
         The file's UUID is derived from this text, so equal text means an equal UUID.
+    scene_sizes
+        Height and width of each scene, where they differ; only CZI can tell.
     classes
         What the label values mean; written as an annotation (`1` -> `nucleus #E69F00`).
     notes
@@ -59,6 +61,7 @@ class OmeImage:
     size_z: int = 1
     size_t: int = 1
     scenes: int = 1
+    scene_sizes: tuple[tuple[int, int], ...] = ()
     pixel_size: PixelSize = field(default_factory=PixelSize)
     classes: tuple[ClassInfo, ...] = ()
     notes: Mapping[str, str] = field(default_factory=dict)
@@ -99,11 +102,11 @@ def ome_xml(image: OmeImage) -> bytes:
 
 def file_uuid(image: OmeImage) -> uuid.UUID:
     """Return the UUID of a file, which follows from the image's identity."""
-    return uuid.uuid5(_UUID_NAMESPACE, _clean(image.identity))
+    return uuid.uuid5(_UUID_NAMESPACE, clean_text(image.identity))
 
 
 def _scene_name(image: OmeImage, scene: int) -> str:
-    name = _clean(image.name)
+    name = clean_text(image.name)
     return name if image.scenes == 1 else f"{name} #{scene + 1}".strip()
 
 
@@ -127,7 +130,11 @@ def _add_pixels(parent: ET.Element, image: OmeImage, scene: int) -> None:
     pixels = ET.SubElement(parent, "Pixels", attributes)
     for index, channel in enumerate(image.channels):
         element = ET.SubElement(
-            pixels, "Channel", ID=f"Channel:{scene}:{index}", Name=_clean(channel.name), SamplesPerPixel="1"
+            pixels,
+            "Channel",
+            ID=f"Channel:{scene}:{index}",
+            Name=clean_text(channel.name),
+            SamplesPerPixel="1",
         )
         if channel.color is not None:
             element.set("Color", str(ome_color(channel.color)))
@@ -150,9 +157,9 @@ def _add_annotations(root: ET.Element, annotations: Mapping[str, Mapping[str, st
         annotation = ET.SubElement(parent, "MapAnnotation", ID=f"Annotation:{index}", Namespace=namespace)
         value = ET.SubElement(annotation, "Value")
         for key, text in entries.items():
-            ET.SubElement(value, "M", K=_clean(key)).text = _clean(text)
+            ET.SubElement(value, "M", K=clean_text(key)).text = clean_text(text)
 
 
-def _clean(text: str) -> str:
+def clean_text(text: str) -> str:
     """Replace what XML 1.0 cannot carry (controls, lone surrogates), and line breaks and tabs."""
     return _NOT_XML.sub("\N{REPLACEMENT CHARACTER}", text)

@@ -18,6 +18,7 @@ from segmentd.records import Region
 if TYPE_CHECKING:
     import tifffile
 
+CZI_SUFFIX = ".czi"
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 _JPEG_MAGIC = b"\xff\xd8\xff"
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -72,7 +73,7 @@ def read_region(path: Path, page: int, region: Region) -> npt.NDArray[np.generic
     Parameters
     ----------
     path : Path
-        What `OmeTiffWriter` or `OmeZarrWriter` wrote.
+        A result: OME-TIFF, OME-Zarr or CZI.
     page : int
         Number of the plane in the file, from 0; in a file of C channels, plane times C plus channel.
     region : Region
@@ -88,6 +89,10 @@ def read_region(path: Path, page: int, region: Region) -> npt.NDArray[np.generic
         RESULT_UNAVAILABLE where the file is gone or is not what was written; BAD_FIELD where the plane
         does not contain the region.
     """
+    if path.suffix == CZI_SUFFIX:
+        from segmentd.imagefile.czi_reading import read_czi_region
+
+        return read_czi_region(path, page, region)
     if path.is_dir():
         from segmentd.imagefile.omezarr_reading import read_zarr_region
 

@@ -11,7 +11,6 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 
 from segmentd.errors import Reason
 from segmentd.ingest import reach
@@ -122,9 +121,10 @@ class FolderWatch:
         reasons = (self._state, self._state_reason, self._mode, self._mode_reason)
         return FolderStatus(*reasons, waiting=len(self._settle) + self._beyond)
 
-    def unfinished(self, limit: int) -> list[bytes]:
-        """Paths of files that were seen and are not complete yet, those first that have waited longest."""
-        return list(islice(self._settle.paths(), limit))
+    @property
+    def settle(self) -> Settle:
+        """The files that are not complete yet."""
+        return self._settle
 
     async def run(self, known: Known, deliver: Deliver, ignore: Ignore | None = None) -> None:
         """Watch until cancelled.

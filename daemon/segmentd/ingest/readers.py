@@ -64,6 +64,11 @@ class OpenImage:
         # Of a small file the first plane came along; it is handed out once.
         self._first = [self._checked(reply, self.info.height)] if reply.arrays else []
 
+    @property
+    def workers(self) -> WorkerPool:
+        """Where the file is decoded."""
+        return self._pool
+
     def __enter__(self) -> Self:
         return self
 

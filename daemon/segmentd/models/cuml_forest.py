@@ -1,15 +1,14 @@
-"""Training on a graphics card through cuML (extra `cuml`), converted to our arrays.
+"""Training on a graphics card through cuML (extra `cuml`), in a process of its own.
 
 cuML looks for splits among quantiles of each feature, scikit-learn among all values: forests differ, and so
-do the digests of models. What a forest predicts does not depend on where it was trained. Never run on a card
-so far.
+do the digests of models. What a forest predicts does not depend on where it was trained. Whatever the driver
+does to that process, the training goes on without the card. Never run on a card so far.
 """
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
-import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,14 +17,22 @@ import numpy as np
 import numpy.typing as npt
 
 from segmentd.compute.forest import ForestArrays
+from segmentd.errors import SegmentdError
+from segmentd.workers import WorkerPool, wire
 
 NOT_INSTALLED = "cuML is not installed (extra `cuml`)"
-# Finer than cuML's default of 128, for classes that lie close together.
-BINS = 256
+DEVICE = "cuda:0"
+# A driver that hangs is given up then; millions of pixels take minutes.
+DEADLINE_SECONDS = 1800.0
+TARGET = "segmentd.models.cuml_child:fit"
 
 
 class CumlError(Exception):
-    """cuML cannot train here; the message says why."""
+    """cuML cannot train here; the message says why. `absent`: there is no cuML or no card at all."""
+
+    def __init__(self, message: str, absent: bool = False) -> None:
+        super().__init__(message)
+        self.absent = absent
 
 
 @dataclass(frozen=True)
@@ -44,7 +51,7 @@ class Fitted:
 def fit(
     features: npt.NDArray[np.float32], labels: npt.NDArray[np.uint8], class_count: int, seed: int, trees: int
 ) -> Fitted:
-    """Train a forest of fully grown trees on the first card.
+    """Train a forest of fully grown trees on the first card. Blocks.
 
     Parameters
     ----------
@@ -58,29 +65,27 @@ def fit(
     Raises
     ------
     CumlError
-        There is no cuML, no card, or it fails there.
+        There is no cuML, no card, or it fails there; also where its process crashes or does not answer.
     """
     if importlib.util.find_spec("cuml") is None:
-        raise CumlError(NOT_INSTALLED)
+        raise CumlError(NOT_INSTALLED, absent=True)
+    described, memory = wire.pack_arrays([features, labels])
+    arguments = {"classes": class_count, "seed": seed, "trees": trees, "arrays": described}
+    # Without a limit: CUDA reserves far more addresses than it uses.
+    pool = WorkerPool(1, 0, DEADLINE_SECONDS, advice="the driver or the card may be at fault")
     try:
-        cuml = importlib.import_module("cuml")
-        made = cuml.ensemble.RandomForestClassifier(
-            n_estimators=trees,
-            max_depth=None,
-            n_bins=BINS,
-            random_state=seed,
-            n_streams=1,  # else the same seed makes other forests
-            oob_score=True,
-            output_type="numpy",
-        )
-        made.fit(features, labels.astype(np.int32) - 1)
-        forest = forest_arrays(json.loads(made.as_treelite().dump_as_json()), class_count)
-        votes = np.asarray(made.oob_decision_function_, np.float64)
-        importances = np.asarray(made.feature_importances_, np.float64)
-        return Fitted(forest, votes, importances, {"cuml": str(cuml.__version__)})
-    except Exception as error:  # the driver's, CUDA's, RMM's and cuML's have no common class
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise CumlError(f"cuML fails: {first[:300]}") from error
+        with pool:
+            reply = pool.call(TARGET, arguments, [] if memory is None else [memory])
+    except SegmentdError as error:
+        raise CumlError(f"cuML fails: {error.message}") from error
+    finally:
+        if memory is not None:
+            os.close(memory)
+    if "fault" in reply.value:
+        raise CumlError(str(reply.value["fault"]), bool(reply.value["absent"]))
+    feature, threshold, left, right, value, roots, votes, importances = reply.arrays
+    forest = ForestArrays(feature, threshold, left, right, value, roots, features.shape[1])
+    return Fitted(forest, votes, importances, {"cuml": str(reply.value["version"])})
 
 
 def forest_arrays(dumped: Mapping[str, Any], class_count: int) -> ForestArrays:

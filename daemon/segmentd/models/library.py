@@ -13,6 +13,7 @@ from segmentd.models import bundle, files, packages, versions
 from segmentd.models.files import AnyModel
 from segmentd.models.registry import ModelEntry, Registry
 from segmentd.records import ModelCard
+from segmentd.threads import to_its_end
 
 
 @dataclass(frozen=True)
@@ -212,7 +213,7 @@ class Library:
             with write_errors("models", self.registry.folder):
                 await asyncio.to_thread(versions.replace if same else versions.publish, staged, path)
         finally:
-            await asyncio.to_thread(staged.unlink, missing_ok=True)
+            await to_its_end(staged.unlink, missing_ok=True)
 
     async def _settled(self, path: Path) -> ModelEntry:
         """The entry of a file that was just exchanged, loaded anew where it was loaded before."""

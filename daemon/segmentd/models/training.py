@@ -30,6 +30,9 @@ from segmentd.models.cuml_forest import CumlError, Fitted
 from segmentd.records import Region
 
 TREES = 25
+# What may train a forest: the CPU, a card, or a card where there is one.
+CPU, CARD, EITHER = "cpu", "cuda", "auto"
+DEVICES = (CPU, CARD, EITHER)
 TRAINING_TILE_PX = 256
 # From the core of a tile and a mask of its pixels, bool (h, w), to their features, float32 (n, F).
 TileFeatures = Callable[[Region, npt.NDArray[np.bool_]], npt.NDArray[np.float32]]
@@ -48,12 +51,13 @@ class Samples:
 class TrainedForest:
     """A forest, its training scores (plain JSON values) and the versions that made it.
 
-    `note` says why it was not trained where it should have been; empty where it was.
+    `device` trained it; `note` says why not the one that should have, empty where it did.
     """
 
     forest: ForestArrays
     scores: dict[str, Any]
     library_versions: dict[str, str]
+    device: str = CPU
     note: str = ""
 
 
@@ -135,12 +139,12 @@ def train(
     seed: int = 0,
     threads: int = 1,
     trees: int = TREES,
-    on_card: bool = False,
+    device: str = CPU,
 ) -> TrainedForest:
     """Train a random forest of fully grown trees.
 
-    The result depends on samples, seed and library versions only, not on `threads`; with `on_card` also on
-    whether cuML could train it, else scikit-learn does.
+    The result depends on samples, seed and library versions only, not on `threads`. `device` is one of
+    `DEVICES`; what cuML cannot train on a card, scikit-learn does on the CPU.
 
     Raises
     ------
@@ -155,12 +159,14 @@ def train(
             f"labels need at least two classes, each with labelled pixels: classes without any: {missing}, "
             f"highest label value {len(counts)}, classes named {class_count}",
         )
-    fitted, note = None, ""
-    if on_card:
+    fitted, used, note = None, CPU, ""
+    if device != CPU:
         try:
             fitted = cuml_forest.fit(samples.features, samples.labels, class_count, seed, trees)
+            used = cuml_forest.DEVICE
         except CumlError as error:
-            note = f"{error}; trained by scikit-learn on the CPU"
+            if device == CARD or not error.absent:
+                note = f"{error}; trained by scikit-learn on the CPU"
     fitted = fitted or _by_scikit_learn(samples, seed, threads, trees)
     scores = _out_of_bag(fitted.votes, samples.labels, class_count)
     scores["labelled_pixels"] = [int(count) for count in counts]
@@ -169,7 +175,8 @@ def train(
     for name, importance in zip(feature_names, fitted.importances, strict=True):
         shares[name] += float(importance)
     scores["feature_importance"] = {name: round(share, 6) for name, share in shares.items()}
-    return TrainedForest(fitted.forest, scores, library_versions() | fitted.library_versions, note)
+    versions = library_versions() | fitted.library_versions
+    return TrainedForest(fitted.forest, scores, versions, used, note)
 
 
 def _by_scikit_learn(samples: Samples, seed: int, threads: int, trees: int) -> Fitted:

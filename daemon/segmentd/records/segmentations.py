@@ -12,9 +12,9 @@ from segmentd.records.models import ClassInfo
 
 @dataclass(frozen=True, slots=True)
 class ResultForm:
-    """How results are written: as `ome-tiff` or `ome-zarr`, with `deflate` or `zstd`.
+    """How results are written: as `ome-tiff`, `ome-zarr` or `czi`, with `deflate` or `zstd`.
 
-    Without a compression: what suits the format.
+    Without a compression: what suits the format. CZI always has `zstd`.
     """
 
     compression: str | None = None

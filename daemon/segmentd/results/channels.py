@@ -37,6 +37,7 @@ class Contents:
             size_z=frame.size_z,
             size_t=frame.size_t,
             scenes=frame.scenes,
+            scene_sizes=frame.scene_sizes,
             pixel_size=frame.pixel_size,
             pixel_type=frame.pixel_type if kind == "image" or in_front else PixelType.UINT8,
             classes=() if kind == "confidence" else self.classes,

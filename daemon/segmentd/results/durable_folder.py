@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import secrets
 from pathlib import Path
 
+from segmentd import crashpoints
 from segmentd.results.contents import digest_of
 from segmentd.results.durable import FOLDER_FLAGS, remove, sync_folder, try_lock
 from segmentd.results.names import temporary_name
@@ -56,8 +56,12 @@ class DurableFolder:
     def publish(self) -> None:
         """Give a sealed folder its name; durable once the folder above is synced."""
         old = temporary_name(self._name, secrets.token_hex(4).encode())
-        with contextlib.suppress(FileNotFoundError):
+        try:
             os.rename(self._name, old, src_dir_fd=self._parent, dst_dir_fd=self._parent)
+        except FileNotFoundError:
+            pass
+        else:
+            crashpoints.reach("result-put-aside")
         os.rename(self._temporary, self._name, src_dir_fd=self._parent, dst_dir_fd=self._parent)
         self._close()
         remove(old, self._parent)

@@ -17,6 +17,8 @@ SUFFIXES = {
 }
 PICTURES = ("overlay", "thumbnail")
 ZARR = "ome-zarr"
+CZI = "czi"
+_ENDINGS = {"ome-tiff": b".ome.tif", ZARR: b".ome.zarr", CZI: b".czi"}
 
 _NAME_MAX = 255  # bytes; the limit of nearly every file system
 _STEM_MAX = _NAME_MAX - max(len(suffix) for suffix in SUFFIXES.values()) - 1  # .ome.zarr is longer
@@ -52,8 +54,8 @@ def result_name(name: bytes, kind: str, container: str = "ome-tiff") -> bytes:
 
     Examples
     --------
-    >>> result_name(b"a.tif", "labels"), result_name(b"a.tif", "labels", "ome-zarr")
-    (b'a.tif.labels.ome.tif', b'a.tif.labels.ome.zarr')
+    >>> result_name(b"a.tif", "labels"), result_name(b"a.tif", "labels", "czi")
+    (b'a.tif.labels.ome.tif', b'a.tif.labels.czi')
     """
     suffix = _suffix(kind, container)
     if len(name) < _STEM_MAX:
@@ -65,11 +67,11 @@ def result_name(name: bytes, kind: str, container: str = "ome-tiff") -> bytes:
 
 def container_of(path: bytes) -> str:
     """Tell the format of a result from its name."""
-    return ZARR if path.endswith(b".zarr") else "ome-tiff"
+    return next((name for name, ending in _ENDINGS.items() if path.endswith(ending)), "ome-tiff")
 
 
 def _suffix(kind: str, container: str) -> bytes:
-    return SUFFIXES[kind].replace(b".ome.tif", b".ome.zarr" if container == ZARR else b".ome.tif")
+    return SUFFIXES[kind].replace(b".ome.tif", _ENDINGS[container])
 
 
 def temporary_name(name: bytes, token: bytes) -> bytes:

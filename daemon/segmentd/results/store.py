@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import IO, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +18,11 @@ from segmentd.errors import write_errors
 from segmentd.imagefile import TILE, OmeTiffWriter, OmeZarrWriter, Overlay, picture_pngs
 from segmentd.records import ClassInfo, FrameInfo, PlaneIndex, ResultForm
 from segmentd.results.channels import Contents
+from segmentd.results.czi_writer import CziWriter
 from segmentd.results.durable import DurableFile, open_folder, sync_folder
 from segmentd.results.durable_folder import DurableFolder
-from segmentd.results.names import PICTURES, SUFFIXES, ZARR, container_of, result_name, source_parts
+from segmentd.results.names import CZI, PICTURES, SUFFIXES, ZARR, container_of, result_name, source_parts
+from segmentd.workers import Session, WorkerPool
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,8 @@ class ResultWriter:
         Format and compression.
     image : Path, optional
         Where the image is: OME-Zarr of an OME-Zarr names it.
+    workers : WorkerPool, optional
+        Where CZI is written; needed for that format only.
 
     Raises
     ------
@@ -79,6 +83,7 @@ class ResultWriter:
         with_image: bool = False,
         form: ResultForm = ResultForm(),  # noqa: B008 (frozen)
         image: Path | None = None,
+        workers: WorkerPool | None = None,
     ) -> None:
         unknown = set(outputs) - set(SUFFIXES)
         if unknown:
@@ -95,7 +100,9 @@ class ResultWriter:
         self._due = next(self._planes, None)  # the plane under way
         self._row = 0  # its next one
         self._files: dict[str, DurableFile | DurableFolder] = {}
-        self._writers: dict[str, OmeTiffWriter | OmeZarrWriter] = {}
+        self._writers: dict[str, OmeTiffWriter | OmeZarrWriter | CziWriter] = {}
+        self._workers = workers
+        self._session: Session | None = None
         self._pictures = [kind for kind in PICTURES if kind in outputs]
         self._png_files: dict[str, DurableFile] = {}
         self._overlay = Overlay(frame.height, frame.width) if self._pictures else None
@@ -174,6 +181,7 @@ class ResultWriter:
             with write_errors("results", self._results):
                 for writer in self._writers.values():
                     writer.close()
+                self._end_session(reuse=True)
                 if self._due is not None:
                     raise ValueError(f"not all was written: row {self._row} of plane {self._due} is due")
                 crashpoints.reach("result-written")
@@ -201,6 +209,7 @@ class ResultWriter:
 
     def abort(self) -> None:
         """Remove what was not published; may be called more than once."""
+        self._end_session(reuse=False)
         if self._directory is None:
             return
         try:
@@ -232,8 +241,22 @@ class ResultWriter:
         if kind in PICTURES:
             self._png_files[kind] = file
         else:
-            description = self._contents.describe(kind)
-            self._writers[kind] = OmeTiffWriter(file.file, description, self._form.compression or "deflate")
+            self._writers[kind] = self._writer(kind, file.file)
+
+    def _writer(self, kind: str, file: IO[bytes]) -> OmeTiffWriter | CziWriter:
+        description = self._contents.describe(kind)
+        if self._form.container != CZI:
+            return OmeTiffWriter(file, description, self._form.compression or "deflate")
+        if self._session is None:
+            if self._workers is None:
+                raise ValueError("CZI is written by worker processes, and none were given")
+            self._session = self._workers.session()
+        return CziWriter(file, description, self._session, kind)
+
+    def _end_session(self, *, reuse: bool) -> None:
+        if self._session is not None:
+            self._session.end(reuse=reuse)
+            self._session = None
 
     def _check_band(self, index: PlaneIndex, y: int, *shapes: tuple[int, ...]) -> None:
         if (index, y) != (self._due, self._row):

@@ -27,6 +27,7 @@ from segmentd.rpc.convert import (
     timestamp,
 )
 from segmentd.rpc.faults import Context, bad_field
+from segmentd.threads import to_its_end
 from segmentd.training_jobs.trainings import Trainings
 from segmentd.v1 import model_service_pb2 as pb
 from segmentd.v1 import model_service_pb2_grpc
@@ -96,7 +97,7 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
                 if training is not None:
                     await self._trainings.claim_model(training, entry.id)
         finally:
-            await asyncio.to_thread(staged.unlink, missing_ok=True)
+            await to_its_end(staged.unlink, missing_ok=True)
         return await self.message(entry)
 
     async def ExportModel(
@@ -121,7 +122,7 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
             async for chunk in transfer.chunks(staged):
                 yield pb.ExportModelResponse(data=chunk)
         finally:
-            await asyncio.to_thread(staged.unlink, missing_ok=True)
+            await to_its_end(staged.unlink, missing_ok=True)
 
     async def _pack(self, entry: ModelEntry, path: Path, staged: Path) -> None:
         training = await self._trainings.of_model(entry.id)

@@ -22,6 +22,7 @@ from segmentd.pipeline import Engine
 from segmentd.records import ModelCard, PixelType, SegmentOptions
 from segmentd.rpc.deadline import Deadline
 from segmentd.rpc.faults import bad_field
+from segmentd.threads import end_of
 
 MAX_PLANE_BYTES = 1 << 30
 MAX_BYTES_IN_FLIGHT = 4 << 30
@@ -245,9 +246,10 @@ class PlaneCall:
         finally:
             self._given_up = True
             turn.end()
-            await asyncio.wait([work])
-            work.exception()  # of work that was given up, nobody wants to know
-            self._slot.release()
+            try:
+                await end_of(work)
+            finally:
+                self._slot.release()
 
     async def _next(self) -> TileResult | None:
         async with self._deadline.limit():

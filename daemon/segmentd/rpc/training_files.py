@@ -13,6 +13,7 @@ from segmentd.rpc import training_messages as messages
 from segmentd.rpc import transfer
 from segmentd.rpc.convert import printable
 from segmentd.rpc.faults import bad_field
+from segmentd.threads import to_its_end
 from segmentd.training_jobs import taking_in
 from segmentd.training_jobs.from_files import image_suffix
 from segmentd.training_jobs.trainings import Trainings
@@ -84,7 +85,7 @@ class TrainingFiles:
                     raise bad_field("data", "no bytes came and no path was given")
             yield staged, name
         finally:
-            await asyncio.to_thread(staged.unlink, missing_ok=True)
+            await to_its_end(staged.unlink, missing_ok=True)
 
 
 def _head(first: _Request | None) -> _Head:

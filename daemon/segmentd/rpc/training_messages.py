@@ -82,6 +82,7 @@ def training_message(training: Training, runner: Runner) -> pb.Training:
     if result is not None:
         message.scores.CopyFrom(scores_message(result.scores))
         message.digest = result.digest
+        message.device, message.device_reason = result.device, result.device_reason
         message.training_duration.CopyFrom(duration(result.seconds))
     return message
 

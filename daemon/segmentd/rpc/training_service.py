@@ -10,6 +10,7 @@ from google.protobuf import empty_pb2
 
 from segmentd.compute.features import feature_sets
 from segmentd.errors import Reason, SegmentdError
+from segmentd.models.training import DEVICES
 from segmentd.records import Region
 from segmentd.rpc import training_messages as messages
 from segmentd.rpc.blocks import block_message, split
@@ -17,6 +18,7 @@ from segmentd.rpc.convert import model_reference, page_size, page_start
 from segmentd.rpc.faults import Context, bad_field
 from segmentd.rpc.model_service import ModelService
 from segmentd.rpc.training_files import TrainingFiles
+from segmentd.threads import end_of
 from segmentd.training_jobs import settings_of
 from segmentd.training_jobs.project import Training
 from segmentd.training_jobs.trainings import Trainings
@@ -173,6 +175,8 @@ class TrainingService(training_service_pb2_grpc.TrainingServiceServicer):
     async def RunTraining(
         self, request: pb.RunTrainingRequest, context: Context
     ) -> AsyncIterator[pb.RunTrainingResponse]:
+        if request.device and request.device not in DEVICES:
+            raise bad_field("device", f"'{request.device}' must be one of {', '.join(DEVICES)}, or empty")
         loop = asyncio.get_running_loop()
         steps: asyncio.Queue[pb.RunTrainingResponse.Progress | None] = asyncio.Queue()
 
@@ -180,7 +184,8 @@ class TrainingService(training_service_pb2_grpc.TrainingServiceServicer):
             progress = pb.RunTrainingResponse.Progress(what=what, done=done, total=total)
             loop.call_soon_threadsafe(steps.put_nowait, progress)
 
-        work = asyncio.create_task(self._trainings.run(messages.training_id(request.name), report))
+        running = self._trainings.run(messages.training_id(request.name), report, request.device)
+        work = asyncio.create_task(running)
         work.add_done_callback(lambda _: steps.put_nowait(None))
         try:
             while (step := await steps.get()) is not None:
@@ -188,7 +193,7 @@ class TrainingService(training_service_pb2_grpc.TrainingServiceServicer):
             yield pb.RunTrainingResponse(training=self._message(await work))
         finally:
             work.cancel()
-            await asyncio.wait([work])
+            await end_of(work)
 
     async def CancelTraining(self, request: pb.CancelTrainingRequest, context: Context) -> pb.Training:
         training = await self._trainings.get(messages.training_id(request.name))

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from segmentd.errors import SegmentdError, write_errors
 from segmentd.rpc.faults import bad_field
+from segmentd.threads import to_its_end
 
 CHUNK_BYTES = 1 << 20
 
@@ -47,7 +48,7 @@ async def receive_file(
                 digest.update(request.data)
                 await asyncio.to_thread(file.write, request.data)
         finally:
-            await asyncio.to_thread(file.close)
+            await to_its_end(file.close)
     return size, digest.hexdigest()
 
 
@@ -77,4 +78,4 @@ async def chunks(path: Path) -> AsyncIterator[bytes]:
         while chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
             yield chunk
     finally:
-        await asyncio.to_thread(file.close)
+        await to_its_end(file.close)

@@ -11,6 +11,7 @@ from segmentd.settings.schema import (
     ModelSettings,
     OpenInferenceSettings,
     ServerSettings,
+    TrainingSettings,
     WatchSettings,
 )
 from segmentd.settings.tables import check_watch, given_keys
@@ -25,6 +26,7 @@ __all__ = [
     "ServerSettings",
     "Settings",
     "TracingSettings",
+    "TrainingSettings",
     "WatchSettings",
     "check_watch",
     "given_keys",

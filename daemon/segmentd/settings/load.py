@@ -22,6 +22,7 @@ from segmentd.settings.schema import (
     OpenInferenceSettings,
     ServerSettings,
     Table,
+    TrainingSettings,
     WatchSettings,
 )
 from segmentd.settings.tables import read_table, read_watches
@@ -36,6 +37,7 @@ class Settings(Table):
     open_inference: OpenInferenceSettings = Field(default_factory=OpenInferenceSettings)
     device: DeviceSettings = Field(default_factory=DeviceSettings)
     models: ModelSettings = Field(default_factory=ModelSettings)
+    training: TrainingSettings = Field(default_factory=TrainingSettings)
     journal: JournalSettings = Field(default_factory=JournalSettings)
     metrics: MetricsSettings = Field(default_factory=MetricsSettings)
     tracing: TracingSettings = Field(default_factory=TracingSettings)
@@ -104,17 +106,19 @@ def parse(data: Mapping[str, Any], base: Path) -> Settings:
     found += open_inference.contradictions(data)
     device = read_table(DeviceSettings, data.get("device", {}), "device", base, found)
     models = read_table(ModelSettings, data.get("models", {}), "models", base, found)
+    training = read_table(TrainingSettings, data.get("training", {}), "training", base, found)
     journal = read_table(JournalSettings, data.get("journal", {}), "journal", base, found)
     metrics = read_table(MetricsSettings, data.get("metrics", {}), "metrics", base, found)
     watches = read_watches(data.get("watch", []), base, server.roots if server else (), found)
     tracing = read_table(TracingSettings, data.get("tracing", {}), "tracing", base, found)
-    if found or not (server and face and device and models and journal and metrics and tracing):
+    if found or not (server and face and device and models and training and journal and metrics and tracing):
         raise ConfigurationError(found)
     return Settings(
         server=open_inference.with_room(server, face),
         open_inference=face,
         device=device,
         models=models,
+        training=training,
         journal=journal,
         metrics=metrics,
         tracing=tracing,

@@ -21,7 +21,9 @@ from segmentd.settings.values import (
     RelativePath,
     RequireGpu,
     Slug,
+    check_compression,
     check_confidence,
+    check_results_format,
     check_with_image,
     data_home,
     split_listen,
@@ -114,6 +116,13 @@ class ModelSettings(Table):
     """file of VGG19 weights (.h5, from Keras) for the deep feature sets; left out: what Keras has cached"""
 
 
+class TrainingSettings(Table):
+    """`[training]`: what trainings run on."""
+
+    device: Literal["cpu", "cuda", "auto"] = "cpu"
+    """what trains forests: cpu, cuda (a card, through the extra cuml), or auto: a card where there is one"""
+
+
 class JournalSettings(Table):
     """`[journal]`: where the daemon remembers, and for how long."""
 
@@ -147,10 +156,12 @@ class WatchSettings(Table):
     """files to write for each image: labels, confidence, classes, overlay, thumbnail"""
     with_image: Annotated[bool, AfterValidator(check_with_image)] = False
     """put the channels of the image in front of those of the classes"""
-    results_format: Literal["ome-tiff", "ome-zarr"] = "ome-tiff"
-    """what labels, confidence and classes are written as; ome-zarr needs the extra zarr"""
-    compression: Literal["deflate", "zstd"] | None = None
-    """of results: deflate (any reader) or zstd (smaller); default: deflate in OME-TIFF, zstd in OME-Zarr"""
+    results_format: Annotated[
+        Literal["ome-tiff", "ome-zarr", "czi"], AfterValidator(check_results_format)
+    ] = "ome-tiff"
+    """what labels, confidence and classes are written as; ome-zarr needs the extra zarr, czi the extra czi"""
+    compression: Annotated[Literal["deflate", "zstd"] | None, AfterValidator(check_compression)] = None
+    """of results: deflate (any reader) or zstd (smaller); default: deflate in OME-TIFF, zstd in the others"""
     settle_seconds: Annotated[float, Field(ge=0, le=86_400)] = 2.0
     """how long a file must be quiet before it counts as complete"""
     give_up_seconds: Seconds | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 from pathlib import Path
@@ -61,6 +62,24 @@ def check_with_image(value: bool, info: ValidationInfo) -> bool:
     """The image goes into the file of the classes."""
     if value and "classes" not in info.data.get("outputs", ("classes",)):
         raise broken('needs "classes" among the outputs')
+    return value
+
+
+_FORMAT_PACKAGES = {"ome-zarr": ("zarr", "zarr"), "czi": ("czi", "pylibCZIrw")}
+
+
+def check_results_format(value: str) -> str:
+    """What writes a format must be installed; nothing is imported for that."""
+    extra, package = _FORMAT_PACKAGES.get(value, ("", ""))
+    if package and importlib.util.find_spec(package) is None:
+        raise broken(f'needs the package {package}, which is not installed: pip install "segmentd[{extra}]"')
+    return value
+
+
+def check_compression(value: str | None, info: ValidationInfo) -> str | None:
+    """Not every format has every compression."""
+    if value == "deflate" and info.data.get("results_format") == "czi":
+        raise broken('must be "zstd" where results_format is "czi"')
     return value
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from segmentd.training_jobs.from_files import (
+    Trained,
     TrainingPair,
     TrainingRequest,
     image_stem,
@@ -10,4 +11,4 @@ from segmentd.training_jobs.from_files import (
     train_model,
 )
 
-__all__ = ["TrainingPair", "TrainingRequest", "image_stem", "match_pairs", "train_model"]
+__all__ = ["Trained", "TrainingPair", "TrainingRequest", "image_stem", "match_pairs", "train_model"]

@@ -13,7 +13,13 @@ from typing import Any
 
 from segmentd.models import bundle
 from segmentd.records import ClassInfo, PlaneIndex
-from segmentd.training_jobs.from_files import Report, TrainingPair, TrainingRequest, train_model
+from segmentd.training_jobs.from_files import (
+    Report,
+    Trained,
+    TrainingPair,
+    TrainingRequest,
+    train_model,
+)
 from segmentd.workers import WorkerPool
 
 DEADLINE_SECONDS = 24 * 3600.0
@@ -32,7 +38,7 @@ class TrainingProcess:
         self._pool = WorkerPool(1, max(4 << 30, int(memory * MEMORY_SHARE)), DEADLINE_SECONDS)
         self.cancelled = False
 
-    def run(self, request: TrainingRequest, out: Path, report: Report) -> tuple[bundle.Model, float]:
+    def run(self, request: TrainingRequest, out: Path, report: Report) -> tuple[Trained, float]:
         """Train and write the model to `out`; returns it and the seconds it took. Blocks.
 
         Raises
@@ -47,11 +53,12 @@ class TrainingProcess:
         try:
             with self._pool as pool:
                 args = {"request": _to_json(request), "out": str(out)}
-                pool.call(TARGET, args, [writing], subject=request.display_name)
+                told = pool.call(TARGET, args, [writing], subject=request.display_name).value
         finally:
             os.close(writing)  # the listener then sees the end
             listener.join()
-        return bundle.load(out), time.monotonic() - began
+        seconds = time.monotonic() - began
+        return Trained(bundle.load(out), told["device"], told["device_reason"]), seconds
 
     def cancel(self) -> None:
         """End the process."""
@@ -68,10 +75,10 @@ def run(args: dict[str, Any], fds: list[int]) -> tuple[Any, list[Any]]:
         os.write(fds[0], (json.dumps([what, done, total]) + "\n").encode())
 
     with WorkerPool(1) as pool:
-        model = train_model(request, pool, report)
+        trained = train_model(request, pool, report)
     report("writing", len(request.pairs), len(request.pairs))
-    bundle.save(model, Path(args["out"]))
-    return None, []
+    bundle.save(trained.model, Path(args["out"]))
+    return {"device": trained.device, "device_reason": trained.device_reason}, []
 
 
 def _listen(descriptor: int, report: Callable[[str, int, int], None]) -> None:

@@ -45,8 +45,8 @@ class TrainingPair:
 class TrainingRequest:
     """What to train: pairs, and the settings of the model (see `ModelCard`).
 
-    `vgg19_weights` is the file of weights for deep features; empty for what Keras has cached. `on_card`: a
-    graphics card trains the forest where it can.
+    `vgg19_weights` is the file of weights for deep features; empty for what Keras has cached. `device` is one
+    of `segmentd.models.training.DEVICES`, which trains the forest.
     """
 
     pairs: Sequence[TrainingPair]
@@ -60,7 +60,16 @@ class TrainingRequest:
     description: str = ""
     postprocessing: str = "none"
     vgg19_weights: str = ""
-    on_card: bool = False
+    device: str = training.CPU
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A sealed model, the device that trained it, and why not the one that was wanted; empty where it was."""
+
+    model: bundle.Model
+    device: str
+    device_reason: str
 
 
 def _bad(message: str, **metadata: str) -> SegmentdError:
@@ -113,7 +122,7 @@ def _by_stem(folder: Path, what: str) -> dict[str, Path]:
 
 def train_model(
     request: TrainingRequest, pool: WorkerPool, report: Report = lambda what, done, total: None
-) -> bundle.Model:
+) -> Trained:
     """Read all pairs, train, and return the sealed model.
 
     `report(what, done, total)` is called as the work goes on.
@@ -139,7 +148,8 @@ def train_model(
             samples.extend(_read_samples(image, labels, pair, feature_set, request, channel, deep))
     if first is None:
         raise _bad("there is nothing to train on: no image has labels")
-    report("training", len(request.pairs), len(request.pairs))
+    where = "" if request.device == training.CPU else ", on a graphics card if that can be used"
+    report(f"training{where}", len(request.pairs), len(request.pairs))
     joined = training.Samples(
         np.concatenate([part.features for part in samples]), np.concatenate([part.labels for part in samples])
     )
@@ -161,7 +171,7 @@ def _fit(
     channel: tuple[str, int] | None,
     deep: DeepFeatures | None,
     report: Report,
-) -> bundle.Model:
+) -> Trained:
     highest = int(samples.labels.max(initial=0))
     classes = request.classes or tuple(
         ClassInfo(value, f"class {value}", default_color(value)) for value in range(1, highest + 1)
@@ -169,7 +179,7 @@ def _fit(
     names = (channel[0],) if channel else frame.channel_names
     features = feature_names(feature_set, names)
     trained = training.train(
-        samples, len(classes), features, request.seed, request.threads, on_card=request.on_card
+        samples, len(classes), features, request.seed, request.threads, device=request.device
     )
     if trained.note:
         report(trained.note, len(request.pairs), len(request.pairs))
@@ -197,7 +207,8 @@ def _fit(
         weights_sha256=deep.weights_sha256 if deep else "",
     )
     trained.forest.check()
-    return bundle.seal(card, trained.forest, deep.extractor.projection if deep else None)
+    model = bundle.seal(card, trained.forest, deep.extractor.projection if deep else None)
+    return Trained(model, trained.device, trained.note)
 
 
 def _channel(reference: str | None, frame: FrameInfo, path: Path) -> tuple[str, int] | None:

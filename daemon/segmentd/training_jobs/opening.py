@@ -8,6 +8,7 @@ from segmentd.engine.lanes import Lane
 from segmentd.engine.scheduler import Scheduler
 from segmentd.models.library import Library
 from segmentd.models.registry import Registry
+from segmentd.models.training import CPU
 from segmentd.settings.values import usable_cores
 from segmentd.training_jobs.looking import Looker
 from segmentd.training_jobs.running import Runner
@@ -23,6 +24,7 @@ def open_trainings(
     scheduler: Scheduler,
     registry: Registry,
     vgg19_weights: Path | None = None,
+    device: str = CPU,
 ) -> Trainings:
     """The trainings of a folder.
 
@@ -34,7 +36,9 @@ def open_trainings(
         What decodes, segments, says who may, and has the models.
     vgg19_weights : Path, optional
         File of weights for deep features; None for what Keras has cached.
+    device : str
+        What trains forests, one of `segmentd.models.training.DEVICES`.
     """
     store = TrainingStore(folder)
-    runner = Runner(store, max(1, usable_cores() // 2), str(vgg19_weights or ""))
+    runner = Runner(store, max(1, usable_cores() // 2), str(vgg19_weights or ""), device)
     return Trainings(store, pool, Looker(store, pool, lane, scheduler), runner, Library(registry))

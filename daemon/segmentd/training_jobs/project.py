@@ -11,6 +11,7 @@ from typing import Any
 from segmentd.errors import Reason, SegmentdError
 from segmentd.models.bundle import slug
 from segmentd.models.packages import bad_field, check_classes
+from segmentd.models.training import CPU
 from segmentd.records import ClassInfo, PixelType, PlaneIndex
 
 FORMAT = 1
@@ -45,12 +46,17 @@ class ImageRecord:
 
 @dataclass(frozen=True)
 class Result:
-    """The model in work: its digest, the revision of the training that it was made of, how long it took."""
+    """The model in work: its digest, the revision of the training that it was made of, how long it took.
+
+    `device` trained it; `device_reason` says why not the one that was wanted.
+    """
 
     digest: str
     revision: int
     seconds: float
     scores: Mapping[str, Any]
+    device: str = CPU
+    device_reason: str = ""
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,12 @@ from pathlib import Path
 
 from segmentd import telemetry
 from segmentd.errors import Reason, SegmentdError
-from segmentd.models.bundle import SUFFIX, Model
+from segmentd.models.bundle import SUFFIX
+from segmentd.models.training import CPU
 from segmentd.models.versions import sync
+from segmentd.threads import end_of, to_its_end
 from segmentd.training_jobs.child import TrainingProcess
-from segmentd.training_jobs.from_files import Report
+from segmentd.training_jobs.from_files import Report, Trained, TrainingRequest
 from segmentd.training_jobs.project import Result, Training
 from segmentd.training_jobs.settings_of import request_for
 from segmentd.training_jobs.store import TrainingStore
@@ -32,13 +34,18 @@ class Runner:
         Threads of a training; the lanes need the other cores.
     vgg19_weights : str
         File of weights for deep features; empty for what Keras has cached.
+    device : str
+        What trains forests, unless a caller says otherwise: one of `segmentd.models.training.DEVICES`.
     """
 
-    def __init__(self, store: TrainingStore, threads: int, vgg19_weights: str = "") -> None:
+    def __init__(
+        self, store: TrainingStore, threads: int, vgg19_weights: str = "", device: str = CPU
+    ) -> None:
         self.faults: dict[str, str] = {}
         self._store = store
         self._threads = threads
         self._vgg19_weights = vgg19_weights
+        self._device = device
         self._running: dict[str, TrainingProcess] = {}
         self._busy = False
         self._changed = asyncio.Condition()
@@ -63,7 +70,9 @@ class Runner:
         self.faults.pop(training.id, None)
         return process
 
-    async def run(self, training: Training, process: TrainingProcess, report: Report) -> Training:
+    async def run(
+        self, training: Training, process: TrainingProcess, report: Report, device: str = ""
+    ) -> Training:
         """Train and keep the model as the one in work; the one before stays if that fails.
 
         Parameters
@@ -72,6 +81,8 @@ class Runner:
             As claimed.
         report : callable
             Called in another thread with what is being done, steps done and in all.
+        device : str
+            What trains the forest; empty for that of the runner.
 
         Raises
         ------
@@ -82,18 +93,22 @@ class Runner:
         try:
             report("waiting", 0, len(training.images))
             async with self._turn(training, process):
-                model, seconds = await self._trained(training, process, staged, report)
-            return await asyncio.to_thread(self._keep, training, staged, model, seconds)
+                request = request_for(training, self._store, self._threads)
+                request = replace(request, vgg19_weights=self._vgg19_weights, device=device or self._device)
+                trained, seconds = await self._trained(training.id, request, process, staged, report)
+            return await asyncio.to_thread(self._keep, training, staged, trained, seconds)
         except SegmentdError as error:
             if process.cancelled:
                 raise _cancelled(training) from error
             self.faults[training.id] = error.message
             raise
         finally:
-            await asyncio.to_thread(staged.unlink, missing_ok=True)
             self._running.pop(training.id, None)
-            async with self._changed:
-                self._changed.notify_all()
+            try:
+                await to_its_end(staged.unlink, missing_ok=True)
+            finally:
+                async with self._changed:
+                    self._changed.notify_all()
 
     async def cancel(self, training_id: str) -> None:
         """End a training that runs or waits; it does neither any more when this returns."""
@@ -126,25 +141,31 @@ class Runner:
                 self._changed.notify_all()
 
     async def _trained(
-        self, training: Training, process: TrainingProcess, staged: Path, report: Report
-    ) -> tuple[Model, float]:
-        request = request_for(training, self._store, self._threads)
-        request = replace(request, vgg19_weights=self._vgg19_weights)
+        self,
+        training_id: str,
+        request: TrainingRequest,
+        process: TrainingProcess,
+        staged: Path,
+        report: Report,
+    ) -> tuple[Trained, float]:
         work = asyncio.ensure_future(asyncio.to_thread(process.run, request, staged, report))
         try:
             return await asyncio.shield(work)
         except asyncio.CancelledError:
-            await asyncio.to_thread(process.cancel)
-            await asyncio.wait([work])
+            await to_its_end(process.cancel)
+            await end_of(work)
             if not work.cancelled() and work.exception() is None:
-                _log.info("training was given up at its end", training=training.id)
+                _log.info("training was given up at its end", training=training_id)
             raise
 
-    def _keep(self, training: Training, staged: Path, model: Model, seconds: float) -> Training:
+    def _keep(self, training: Training, staged: Path, trained: Trained, seconds: float) -> Training:
         path = self._store.model_path(training)
         staged.replace(path)
         sync(path.parent)
-        result = Result(model.card.digest, training.revision, seconds, model.card.scores)
+        card = trained.model.card
+        result = Result(
+            card.digest, training.revision, seconds, card.scores, trained.device, trained.device_reason
+        )
         return self._store.save(replace(self._store.get(training.id), result=result))
 
 

@@ -17,6 +17,7 @@ from segmentd.models import bundle, versions
 from segmentd.models.library import Library
 from segmentd.models.registry import ModelEntry
 from segmentd.records import PlaneIndex, Region
+from segmentd.threads import to_its_end
 from segmentd.training_jobs import labels as label_ops
 from segmentd.training_jobs import packing, settings_of, taking_in
 from segmentd.training_jobs.looking import Look, Looker
@@ -180,12 +181,14 @@ class Trainings:
 
     # ------------------------------------------------------------ the model
 
-    async def run(self, training_id: str, report: Callable[[str, int, int], None]) -> Training:
+    async def run(
+        self, training_id: str, report: Callable[[str, int, int], None], device: str = ""
+    ) -> Training:
         """Train; see `Runner.run`."""
         async with self._locks[training_id]:
             training = await self.get(training_id)
             start = self.runner.claim(training)
-        return await self.runner.run(training, start, report)
+        return await self.runner.run(training, start, report, device)
 
     async def look(self, training_id: str, image_id: str) -> Look:
         """Segment an image with the model in work."""
@@ -242,7 +245,7 @@ class Trainings:
         try:
             yield training
         except BaseException:
-            await asyncio.to_thread(self.store.delete, training.id)
+            await to_its_end(self.store.delete, training.id)
             raise
 
     async def _free_id(self, wanted: str) -> str:

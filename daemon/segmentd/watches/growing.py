@@ -10,6 +10,7 @@ import asyncio
 import os
 import time
 from dataclasses import dataclass, field
+from itertools import islice
 
 from segmentd import telemetry
 from segmentd.engine.slot import Slot
@@ -20,7 +21,8 @@ from segmentd.ingest.scan import Sighting, sight
 from segmentd.records import FileStamp, PlaneIndex, SegmentOptions, WatchSpec
 from segmentd.results.early_planes import EarlyPlanes
 from segmentd.results.previews import Show
-from segmentd.segmentation import Early, to_its_end
+from segmentd.segmentation import Early
+from segmentd.threads import end_of, to_its_end
 from segmentd.watches.early import compute, recalled
 from segmentd.watches.hold import Hold
 from segmentd.watches.parts import Parts
@@ -127,9 +129,11 @@ class Growing:
         mine: dict[Identity, _Image],
     ) -> set[bytes]:
         """Look which of the files that are not complete have changed; returns all that were seen."""
-        paths = folder.unfinished(MAX_SIGHTED)
+        paths = list(islice(folder.settle.paths(), MAX_SIGHTED))
         sightings = await asyncio.to_thread(sight, os.fsencode(spec.folder), paths)
         for sighting in sightings:
+            if sighting.path in folder.settle:  # nobody else looks so often
+                folder.settle.sighted(sighting.path, sighting.stamp, time.monotonic())
             if sighting.path in seen:  # most files are complete before they are seen twice
                 self._note(sighting, spec, mine)
         paths_now = set(paths)
@@ -230,7 +234,7 @@ class _Looker:
                 except asyncio.CancelledError:
                     if not image.handed_over:
                         image.planes.close()  # which ends it soon
-                    await asyncio.wait([work])
+                    await end_of(work)
                     raise
         finally:
             slot.release()

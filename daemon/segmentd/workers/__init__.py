@@ -5,6 +5,7 @@ arrays come back. Nothing is unpickled on either side, so that a decoder which a
 over cannot run code in the daemon.
 """
 
-from segmentd.workers.pool import Reply, WorkerPool
+from segmentd.workers.pool import Session, WorkerPool
+from segmentd.workers.process import Reply
 
-__all__ = ["Reply", "WorkerPool"]
+__all__ = ["Reply", "Session", "WorkerPool"]

@@ -2,52 +2,24 @@
 
 from __future__ import annotations
 
-import importlib.machinery
-import sys
-from types import ModuleType, SimpleNamespace
-from typing import Any
+import importlib.util
+from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
 from segmentd.compute.forest import predict
-from segmentd.models import cuml_forest, training
+from segmentd.models import cuml_child, cuml_forest, training
+from segmentd.workers.pool import Reply
+
+from . import fake_cuml
 
 CHANCE = np.random.default_rng(5)
 FEATURES = CHANCE.uniform(0, 9, (200, 4)).astype(np.float32)
 LABELS = (1 + np.digitize(FEATURES[:, 0] + FEATURES[:, 1], (6, 12))).astype(np.uint8)
 NAMES = ["a", "b", "c", "d"]
-
-
-def dumped(trained: training.TrainedForest) -> dict[str, Any]:
-    """A forest as treelite writes it."""
-    forest = trained.forest
-    ends = [*forest.roots[1:], len(forest.feature)]
-    trees = [{"nodes": []} for _ in forest.roots]
-    for tree, start, end in zip(trees, forest.roots, ends, strict=True):
-        for place in range(start, end):
-            node: dict[str, Any] = {"node_id": int(place - start)}
-            if forest.feature[place] < 0:
-                node["leaf_value"] = forest.value[place].tolist()
-            else:
-                node |= {
-                    "split_feature_id": int(forest.feature[place]),
-                    "default_left": True,
-                    "node_type": "numerical_test_node",
-                    "comparison_op": "<=",
-                    "threshold": float(forest.threshold[place]),
-                    "left_child": int(forest.left[place] - start),
-                    "right_child": int(forest.right[place] - start),
-                }
-            tree["nodes"].append(node)
-    return {
-        "threshold_type": "float64",
-        "num_feature": forest.feature_count,
-        "average_tree_output": True,
-        "num_class": [forest.class_count],
-        "trees": trees,
-    }
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +28,7 @@ def trained() -> training.TrainedForest:
 
 
 def test_predictions_are_those_of_the_forest(trained: training.TrainedForest) -> None:
-    forest = cuml_forest.forest_arrays(dumped(trained), 3)
+    forest = cuml_forest.forest_arrays(fake_cuml.dumped(trained.forest), 3)
     stack = CHANCE.uniform(0, 9, (4, 30, 40)).astype(np.float32)
     assert_array_equal(predict(forest, stack), predict(trained.forest, stack))
     np.testing.assert_allclose(forest.value.sum(axis=1), 1)
@@ -81,68 +53,112 @@ def test_thresholds_are_kept_in_their_precision() -> None:
 
 def test_what_is_no_averaged_forest_is_refused(trained: training.TrainedForest) -> None:
     with pytest.raises(ValueError, match="not a forest of 3"):
-        cuml_forest.forest_arrays({**dumped(trained), "average_tree_output": False}, 3)
+        cuml_forest.forest_arrays({**fake_cuml.dumped(trained.forest), "average_tree_output": False}, 3)
     with pytest.raises(ValueError, match="not a forest of 2"):
-        cuml_forest.forest_arrays(dumped(trained), 2)
+        cuml_forest.forest_arrays(fake_cuml.dumped(trained.forest), 2)
+
+
+def train(device: str) -> training.TrainedForest:
+    return training.train(training.Samples(FEATURES, LABELS), 3, NAMES, seed=3, trees=6, device=device)
+
+
+def predictions(found: training.TrainedForest) -> np.ndarray:
+    return predict(found.forest, np.random.default_rng(1).uniform(0, 9, (4, 30, 40)).astype(np.float32))
 
 
 def test_without_cuml_scikit_learn_trains_and_says_so(
     trained: training.TrainedForest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "cuml", None)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    other = training.train(training.Samples(FEATURES, LABELS), 3, NAMES, seed=3, trees=6, on_card=True)
+    other = train("cuda")
     assert other.note == "cuML is not installed (extra `cuml`); trained by scikit-learn on the CPU"
+    assert other.device == "cpu"
     assert_array_equal(other.forest.threshold, trained.forest.threshold)
     assert other.library_versions == trained.library_versions
+    assert train("auto").note == ""
 
 
-class FakeForest:
-    """What we use of cuML's forest, with scikit-learn's numbers."""
+class Here:
+    """The process of cuML, in this one."""
 
-    trained: training.TrainedForest
-    fault: Exception | None = None
+    def __init__(self, *options: Any, **named: Any) -> None: ...
 
-    def __init__(self, **options: Any) -> None:
-        assert options["max_depth"] is None and options["n_streams"] == 1
+    def __enter__(self) -> Self:
+        return self
 
-    def fit(self, features: np.ndarray, labels: np.ndarray) -> None:
-        if self.fault is not None:
-            raise self.fault
-        assert labels.min() == 0 and labels.dtype == np.int32
-        self.oob_decision_function_ = np.eye(3)[labels]
-        self.feature_importances_ = np.full(features.shape[1], 0.25, np.float32)
+    def __exit__(self, *exception: object) -> None: ...
 
-    def as_treelite(self) -> Any:
-        import json
-
-        return SimpleNamespace(dump_as_json=lambda: json.dumps(dumped(self.trained)))
+    def call(self, target: str, arguments: dict[str, Any], fds: list[int]) -> Reply:
+        assert target == "segmentd.models.cuml_child:fit"
+        return Reply(*cuml_child.fit(arguments, fds))
 
 
 @pytest.fixture
-def cuml(monkeypatch: pytest.MonkeyPatch, trained: training.TrainedForest) -> type[FakeForest]:
-    module = ModuleType("cuml")
-    module.__spec__ = importlib.machinery.ModuleSpec("cuml", None)
-    module.__version__ = "26.10"  # type: ignore[attr-defined]
-    monkeypatch.setattr(FakeForest, "trained", trained, raising=False)
-    module.ensemble = SimpleNamespace(RandomForestClassifier=FakeForest)  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "cuml", module)
-    return FakeForest
+def cuml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_cuml.install(tmp_path, monkeypatch)
 
 
-def test_a_forest_of_cuml_becomes_a_model(cuml: type[FakeForest], trained: training.TrainedForest) -> None:
-    found = training.train(training.Samples(FEATURES, LABELS), 3, NAMES, trees=6, on_card=True)
-    assert (found.note, found.library_versions["cuml"]) == ("", "26.10")
-    assert found.scores["out_of_bag_accuracy"] == 1.0
-    assert found.scores["feature_importance"] == dict.fromkeys(NAMES, 0.25)
-    stack = CHANCE.uniform(0, 9, (4, 30, 40)).astype(np.float32)
-    assert_array_equal(predict(found.forest, stack), predict(trained.forest, stack))
+@pytest.fixture
+def here(cuml: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuml_forest, "WorkerPool", Here)
 
 
+@pytest.mark.usefixtures("here")
+def test_a_forest_of_cuml_becomes_a_model(trained: training.TrainedForest) -> None:
+    found = train("cuda")
+    assert found.note == ""
+    assert found.device == "cuda:0"
+    assert found.library_versions["cuml"] == fake_cuml.VERSION
+    assert found.scores["out_of_bag_confusion"] == trained.scores["out_of_bag_confusion"]
+    importances = (each.scores["feature_importance"] for each in (found, trained))
+    assert next(importances) == pytest.approx(next(importances), abs=1e-5)
+    assert_array_equal(predictions(found), predictions(trained))
+    assert train("auto").device == "cuda:0"
+    assert train("cpu").device == "cpu"
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("memory", "cuML fails: std::bad_alloc: out_of_memory: CUDA error"),
+        ("error", "cuML fails: cudaErrorInsufficientDriver"),
+        ("no card", "cuML finds no card that can be used"),
+    ],
+)
 def test_a_card_that_fails_leaves_it_to_scikit_learn(
-    cuml: type[FakeForest], monkeypatch: pytest.MonkeyPatch
+    trained: training.TrainedForest, monkeypatch: pytest.MonkeyPatch, fault: str, said: str
 ) -> None:
-    monkeypatch.setattr(FakeForest, "fault", RuntimeError("cudaErrorInsufficientDriver"))
-    found = training.train(training.Samples(FEATURES, LABELS), 3, NAMES, trees=6, on_card=True)
-    assert found.note == "cuML fails: cudaErrorInsufficientDriver; trained by scikit-learn on the CPU"
+    monkeypatch.setenv(fake_cuml.VARIABLE, fault)
+    found = train("cuda")
+    assert (found.device, found.note) == ("cpu", f"{said}; trained by scikit-learn on the CPU")
     assert "cuml" not in found.library_versions
+    assert_array_equal(found.forest.threshold, trained.forest.threshold)
+    # who leaves the choice to us need not hear that there is no card
+    assert train("auto").note == ("" if fault == "no card" else found.note)
+
+
+@pytest.mark.usefixtures("cuml")
+def test_the_process_of_cuml_may_abort(
+    trained: training.TrainedForest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(fake_cuml.VARIABLE, "abort")
+    found = train("cuda")
+    assert "crashed (signal SIGABRT)" in found.note and found.note.endswith(
+        "trained by scikit-learn on the CPU"
+    )
+    assert_array_equal(found.forest.threshold, trained.forest.threshold)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cuml")
+def test_the_process_of_cuml_may_train_or_hang(
+    trained: training.TrainedForest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = train("cuda")
+    assert found.note == ""
+    assert found.device == "cuda:0"
+    assert_array_equal(predictions(found), predictions(trained))
+    monkeypatch.setenv(fake_cuml.VARIABLE, "hang")
+    monkeypatch.setattr(cuml_forest, "DEADLINE_SECONDS", 0.2)
+    assert "not done after 0.2 seconds, given up" in train("auto").note

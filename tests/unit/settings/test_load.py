@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -98,7 +99,7 @@ FAULTS = [
     (
         "qqq = 1",
         "qqq = 1: unknown key; known are device, journal, metrics, models, open_inference, server, "
-        "tracing, watch",
+        "tracing, training, watch",
     ),
     ("[watch]\nid = 1", "watch = { id = 1 }: must be a list of tables, written [[watch]]"),
     ("watch = [3]", "watch[0] = 3: must be a table"),
@@ -117,6 +118,10 @@ FAULTS = [
     (
         WATCH + 'compression = "lzw"',
         'watch[0].compression = "lzw": must be one of "deflate" or "zstd"',
+    ),
+    (
+        WATCH + 'results_format = "czi"\ncompression = "deflate"',
+        'watch[0].compression = "deflate": must be "zstd" where results_format is "czi"',
     ),
     (WATCH + "outputs = []", "watch[0].outputs = []: must not be empty"),
     (WATCH + 'include = ["*.tif", ""]', 'watch[0].include[1] = "": must not be empty'),
@@ -345,9 +350,26 @@ def test_a_link_to_a_watched_folder_is_that_folder(tmp_path: Path) -> None:
         parse({"watch": watches}, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("format_", "package", "extra"), [("czi", "pylibCZIrw", "czi"), ("ome-zarr", "zarr", "zarr")]
+)
+def test_a_format_of_results_needs_its_package(
+    monkeypatch: pytest.MonkeyPatch, format_: str, package: str, extra: str
+) -> None:
+    watch = {"id": "a", "folder": "/in", "model": "m", "results_format": format_}
+    assert parse({"watch": [watch]}, BASE).watch[0].results_format == format_
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ConfigurationError) as caught:
+        parse({"watch": [watch]}, BASE)
+    assert caught.value.problems == [
+        f'watch[0].results_format = "{format_}": needs the package {package}, which is not installed: '
+        f'pip install "segmentd[{extra}]"',
+    ]
+
+
 def test_every_key_is_documented() -> None:
     tables = [field.annotation for name, field in Settings.model_fields.items() if name != "watch"]
-    assert len(tables) == 7
+    assert len(tables) == 8
     for table in tables:
         assert table is not None
         assert all(field.description for field in table.model_fields.values())

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from segmentd.errors import Reason, SegmentdError
-from segmentd.workers import WorkerPool
+from segmentd.workers import Session, WorkerPool
 
 GIB = 1 << 30
 PARENT = """
@@ -94,6 +94,36 @@ def test_descriptors_are_handed_over_and_closed_there(pool: WorkerPool, tmp_path
         file.close()
 
 
+def test_a_session_has_a_process_of_its_own_which_is_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    pool = WorkerPool(1, packages=("worker_targets",))
+
+    def pid(session: Session) -> int:
+        return int(session.call("worker_targets:echo", {}).value["pid"])
+
+    first, second = pool.session(), pool.session()
+    pids = {pid_of(pool), pid(first), pid(second), pid(first)}
+    assert len(pids) == 3
+    kept = pid(first)
+    first.end(reuse=True)
+    second.end(reuse=False)
+    with pytest.raises(ValueError, match="has ended"):
+        pid(first)
+    again = pool.session()
+    assert pid(again) == kept
+    with pytest.raises(SegmentdError, match="crashed"):
+        again.call("worker_targets:abort", {})
+    again.end(reuse=True)
+    last = pool.session()
+    assert pid(last) not in pids
+    pool.close()
+    with pytest.raises(SegmentdError, match="shut down"):
+        pid(last)
+    last.end(reuse=True)
+    with pytest.raises(SegmentdError, match="shut down"):
+        pool.session()
+
+
 def test_no_descriptors_are_left_here(pool: WorkerPool) -> None:
     pid_of(pool)
     before = len(list(Path("/proc/self/fd").iterdir()))
@@ -125,7 +155,7 @@ def test_a_fault_is_raised_here_as_it_was_there(pool: WorkerPool) -> None:
         ("worker_targets.missing:f", "ModuleNotFoundError"),
         ("os:abort", "os:abort may not be called in a worker"),
         ("segmentdx.y:f", "may not be called in a worker"),
-        ("segmentd.workers.pool:_environment", "may not be called in a worker"),
+        ("segmentd.workers.process:_environment", "may not be called in a worker"),
     ],
 )
 def test_other_exceptions_are_internal_and_named(pool: WorkerPool, target: str, text: str) -> None:

@@ -162,10 +162,21 @@ def delete_class(context: typer.Context, training: TrainingId, value: Value, as_
 
 
 @app.command("run")
-def run(context: typer.Context, training: TrainingId, as_json: AsJson = False) -> None:
+def run(
+    context: typer.Context,
+    training: TrainingId,
+    device: Annotated[
+        str,
+        typer.Option(
+            help="What trains the forest: cpu, cuda (a graphics card; the CPU where that fails) or auto; "
+            "default: what the daemon's configuration says."
+        ),
+    ] = "",
+    as_json: AsJson = False,
+) -> None:
     """Train, and show how well the model does; Ctrl-C cancels."""
     with connected(context) as client, steps_bar() as step:
-        done = client.run_training(training, step)
+        done = client.run_training(training, step, device=device)
     tell(done, as_json)
 
 
@@ -214,6 +225,7 @@ def tell(training: Training, as_json: bool) -> None:
         ("features", f"{training.feature_set}, normalization {training.normalization}, seed {training.seed}"),
         ("channel", training.channel),
         ("post-processing", training.postprocessing),
+        ("trained on", with_reason(training.device, training.device_reason)),
         ("model", id_of(training.model)),
     ]
     show(("", ""), [(f"{what}:", value) for what, value in facts if value])

@@ -56,7 +56,7 @@ AsItGrows = Annotated[
     bool | None,
     typer.Option("--as-it-grows/--when-complete", help="Segment planes of stacks while these are written."),
 ]
-ResultsFormat = Annotated[str | None, typer.Option(help="Format of results: ome-tiff, ome-zarr.")]
+ResultsFormat = Annotated[str | None, typer.Option(help="Format of results: ome-tiff, ome-zarr, czi.")]
 Compression = Annotated[str | None, typer.Option(help="Of results: deflate, zstd.")]
 Priority = Annotated[int | None, typer.Option(help="Watches with a higher number go first.")]
 MarkerFile = Annotated[
