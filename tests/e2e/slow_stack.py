@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import tifffile
 import zarr
-
 from tests.unit.ingest.ome_zarr_files import write_ome_zarr
 
 

@@ -1,4 +1,4 @@
-"""Stacks that are written plane by plane, with `as_it_grows`: previews early, the result as ever, nothing done twice."""
+"""Stacks written plane by plane, with `as_it_grows`: previews early, the result as ever, nothing done twice."""
 
 from __future__ import annotations
 
@@ -104,7 +104,12 @@ def files_of(result: Result) -> dict[str, list[bytes]]:
 
 
 @pytest.mark.parametrize(
-    ("kind", "name", "again"), [("tiff", "a.tif", 0), ("zarr", "b.zarr", 0), ("comes-back", "c.tif", 1)]
+    ("kind", "name", "again"),
+    [
+        ("tiff", "a.tif", 0),
+        pytest.param("zarr", "b.zarr", 0, marks=pytest.mark.slow),
+        pytest.param("comes-back", "c.tif", 1, marks=pytest.mark.slow),
+    ],
 )
 def test_planes_are_seen_early_and_the_result_is_that_of_a_file_at_once(
     daemon: DaemonProcess, client: Client, kind: str, name: str, again: int

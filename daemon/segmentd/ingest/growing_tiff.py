@@ -3,8 +3,8 @@
 The reader for whole files reads these, too: it is shown the file as it will be, as far as that is known.
 
 - One directory for many planes that follow each other, as ImageJ writes it: the file gets its final length.
-- One directory for one plane, and more planes appended to it, as tifffile writes it: the others are read as if
-  they were the first one; they are planes along Z, as they will be in the end.
+- One directory for one plane, and more planes appended to it, as tifffile writes it: the others are read as
+  if they were the first one; they are planes along Z, as they will be in the end.
 - A directory for each page: the chain ends with the last page that is there. Where the description promises
   more, copies of its directory stand for what is to come.
 

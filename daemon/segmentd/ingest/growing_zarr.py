@@ -50,7 +50,7 @@ class GrowingZarr:
 
 
 def parts_of_groups(summary: ZarrSummary, files: dict[str, int]) -> dict[Group, Part]:
-    """What is there of the planes that lie in the same chunks, by scene and number of the chunk in T and Z."""
+    """What is there of the planes that share their chunks, by scene and number of the chunk in T and Z."""
     parts = {}
     for scene, array in enumerate(summary.scenes):
         found: Counter[tuple[int, int]] = Counter()

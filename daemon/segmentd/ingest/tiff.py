@@ -92,7 +92,7 @@ class TiffImage:
         return self._joined([self._select(rows, values) for values in pages])
 
     def page_numbers(self, index: PlaneIndex) -> list[int]:
-        """Numbers of the pages with the channels of a plane: in the file, or from the first, if contiguous."""
+        """Numbers of the pages of a plane: in the file, or from the first one on, if contiguous."""
         return self._pages_of(index)[1]
 
     def _pages_of(self, index: PlaneIndex) -> tuple[SeriesLayout, list[int]]:

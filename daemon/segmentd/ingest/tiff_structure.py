@@ -89,7 +89,7 @@ def examine(fd: int) -> TiffSummary:
 
 
 def check_directory(directory: Directory) -> tuple[PageShape, int, int]:
-    """Check one image; returns how it is stored, where its first strip or tile starts, where its last one ends."""
+    """Check one image; returns how it is stored, and where its pixels start and end."""
     try:
         shape = _shape(directory)
         start, end = _check_segments(directory, shape)

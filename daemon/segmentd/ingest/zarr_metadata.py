@@ -68,7 +68,7 @@ class ArrayMetadata:
         return tuple(-(-n // chunk) for n, chunk in zip(self.shape, self.chunks, strict=True))
 
     def chunks_in(self, files: Iterable[str]) -> Iterator[tuple[tuple[int, ...], str]]:
-        """Which of the files of an image are chunks of this array: their place in the grid, and their path."""
+        """Which files of an image are chunks of this array: their place in the grid, and their path."""
         root = f"{self.path}/"
         for name in files:
             index = self.chunk(name.removeprefix(root)) if name.startswith(root) else None

@@ -82,7 +82,7 @@ def examine_zarr(fd: int) -> ZarrSummary:
 
 
 def read_summary(fd: int) -> tuple[ZarrSummary, dict[str, int]]:
-    """Read the metadata of an image, whether or not its chunks are there, and the sizes of its files by path."""
+    """Read the metadata of an image, whether its chunks are there or not, and the sizes of its files."""
     files = _files(fd)
     root = _attributes(fd, "")
     if root is None:

@@ -14,8 +14,8 @@ class WatchSpec:
     """One watched folder, resolved: absolute paths, defaults filled in. Times are in seconds.
 
     With a `marker_file` the folder counts as there only while it holds a file of that relative path.
-    `move_to` is where images go that are done; None leaves them where they are. With `as_it_grows`, planes are
-    segmented while their image is being written.
+    `move_to` is where images go that are done; None leaves them where they are.
+    With `as_it_grows`, planes are segmented while their image is being written.
     """
 
     id: str

@@ -1,4 +1,4 @@
-"""Labels and confidence of planes whose image is not complete: in memory, and beyond that in a file without a name.
+"""Labels and confidence of planes whose image is not complete: in memory, then in a file without a name.
 
 Nothing here has to last. What does not fit is not kept, what cannot be read back is not there: the plane is
 then computed when its image is complete.
@@ -163,12 +163,12 @@ class EarlyPlanes:
             return False
         try:
             if shutil.disk_usage(self._folder).free < LEFT_FREE_BYTES:
-                raise OSError("the disk is nearly full")  # noqa: TRY301
+                raise OSError("the disk is nearly full")
             if self._file is None:
                 self._file = tempfile.TemporaryFile(dir=self._folder, buffering=0)  # noqa: SIM115
             written = os.pwrite(self._file.fileno(), data, self._file_size)
             if written < len(data):
-                raise OSError("the disk is full")  # noqa: TRY301
+                raise OSError("the disk is full")
         except OSError as error:
             self._store.give_back(0, len(data))
             _log.info("no room for planes computed early", folder=self._folder, why=str(error))

@@ -1,4 +1,4 @@
-"""One plane of an image that is still being written: computed now, and recalled when the image is complete."""
+"""One plane of an image that is still being written: computed now, recalled when the image is complete."""
 
 from __future__ import annotations
 

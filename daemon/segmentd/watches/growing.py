@@ -1,4 +1,4 @@
-"""Images that are still being written: complete planes are segmented, shown, and kept until the image is complete.
+"""Images that are still being written: their complete planes are segmented, shown, and kept for the end.
 
 Nothing of this decides anything: when an image is complete, is decided as ever, and it is then segmented as
 ever, except that planes whose pixels are those of a plane computed before are not computed again.

@@ -38,10 +38,9 @@ def empty(path: Path, version: str, **array: Any) -> Any:
 def test_a_plane_is_there_when_the_next_one_was_begun(version: str, tmp_path: Path) -> None:
     array = empty(tmp_path / "a.zarr", version)
     assert complete(tmp_path / "a.zarr") == {}
-    written = 0
-    for time, z, channel in product(range(2), range(3), range(2)):
+    order = product(range(2), range(3), range(2))
+    for written, (time, z, channel) in enumerate(order, 1):
         array[time, channel, z] = STACK[time, channel, z]
-        written += 1
         found = complete(tmp_path / "a.zarr")
         assert len(found) == max(0, (written - 1) // 2)
         for index, pixels in found.items():

@@ -39,7 +39,7 @@ def test_planes_come_back_from_memory_and_from_a_file_without_a_name(tmp_path: P
     for key, one in kept.items():
         assert planes.put(key, one)
     assert planes.put(b"0", plane()), "what is there stays"
-    assert os.listdir(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
     for key, one in kept.items():
         assert key in planes
         assert_kept(planes, key, one)
