@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +15,13 @@ from segmentd.compute import fast_features
 from segmentd.compute.cuda import roofline
 from segmentd.compute.feature_plan import plan_features
 from segmentd.compute.features import filter_sets
-from segmentd.engine.choice import devices_of
+from segmentd.engine.choice import devices_of, look_for_cards
 from segmentd.engine.device import Device
 from segmentd.engine.device_lane import DeviceLane
 from segmentd.engine.lane import CpuLane
 from segmentd.engine.lanes import Lane
 from segmentd.models.bundle import Model
+from segmentd.process.gpu_probe import Card, Probe
 from segmentd.settings import DeviceSettings
 from segmentd_bench.errors import BenchmarkError
 
@@ -30,10 +31,14 @@ SAMPLE_PX = 128
 
 @dataclass(frozen=True)
 class Chosen:
-    """What computes: a device beside the CPU, or the CPU alone; `vgg19_weights` are for deep features."""
+    """What computes: a device beside the CPU, or the CPU alone; `vgg19_weights` are for deep features.
+
+    `cards` are those of the machine, as far as they were looked for.
+    """
 
     device: Device | None = None
     vgg19_weights: Path | None = None
+    cards: tuple[Card, ...] = ()
 
     @property
     def name(self) -> str:
@@ -52,7 +57,7 @@ class Chosen:
 
     def expected(self, model: Model, pixels: npt.NDArray[np.generic], tile_px: int | None) -> dict[str, Any]:
         """What the roofline says of a card and a model; empty for everything that is no card."""
-        rates = None if self.device is None else _rates(self.device.name)
+        rates = None if self.device is None else _rates(self.device.name, self.cards)
         if rates is None:
             return {}
         plan = plan_features(filter_sets()[model.card.feature_set], model.card.channel_count)
@@ -70,22 +75,26 @@ def choose(wanted: str, vgg19_weights: Path | None = None) -> Chosen:
     """What is asked for; `auto` is what the daemon would take. BenchmarkError where there is no card."""
     if wanted == "cpu":
         return Chosen(None, vgg19_weights)
-    found, why_none = devices_of(DeviceSettings(prefer="cuda" if wanted == "cuda" else "auto"))
+    probes: list[Probe] = []
+
+    def look() -> Probe:
+        probes.append(look_for_cards())
+        return probes[-1]
+
+    found, why_none = devices_of(DeviceSettings(prefer="cuda" if wanted == "cuda" else "auto"), look)
     if found:
-        return Chosen(found[0], vgg19_weights)
+        return Chosen(found[0], vgg19_weights, tuple(card for probe in probes for card in probe.cards))
     if wanted == "cuda":
         raise BenchmarkError(f"--device cuda: there is no card to measure: {why_none}")
     return Chosen(None, vgg19_weights)
 
 
-def _rates(name: str) -> roofline.Rates | None:
+def _rates(name: str, cards: Sequence[Card]) -> roofline.Rates | None:
     """The rates of `cuda:N`; None for a device that is no card, or a card that does not tell."""
-    from segmentd.engine.cuda_check import find_cards
-
     kind, _, number = name.partition(":")
     if kind != "cuda":
         return None
-    card = find_cards().cards[int(number)]
+    card = cards[int(number)]
     if not card.multiprocessors:
         return None
     return roofline.Rates(card.multiprocessors, card.clock_hz, card.memory_bytes_per_s)

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from segmentd import crashpoints, telemetry
 from segmentd.engine.choice import make_lane
 from segmentd.engine.lanes import Lane
-from segmentd.engine.scheduler import PLANES_PER_LANE, Scheduler
+from segmentd.engine.scheduler import PLANES_PER_DEVICE, Scheduler
 from segmentd.errors import ConfigurationError, Reason, SegmentdError
 from segmentd.models.registry import Registry
 from segmentd.pipeline import Engine
@@ -108,7 +108,8 @@ class Daemon:
             pool = stack.enter_context(WorkerPool(DECODERS))
             scheduler = Scheduler()
             lane = make_lane(self._settings.device, self._settings.models.vgg19_weights, scheduler.wanted)
-            scheduler.slots = PLANES_PER_LANE * max(1, len(lane.devices()) - 1)
+            if len(lane.devices()) > 1:
+                scheduler.slots, scheduler.shared = PLANES_PER_DEVICE * (len(lane.devices()) - 1), True
             scheduler.at_hand = lambda model: lane.at_hand(Path(model))
             stack.callback(lane.close)
             feed = Feed(journal)

@@ -22,6 +22,7 @@ from pathlib import Path
 from segmentd import crashpoints, telemetry
 from segmentd.errors import SegmentdError
 from segmentd.ingest import confine
+from segmentd.ingest.names import printable
 from segmentd.records import FileStamp, WatchSpec
 from segmentd.results.durable import clean_temporaries, open_folder, sync_folder
 from segmentd.results.names import temporary_name
@@ -59,17 +60,21 @@ class Mover:
     def __init__(self, spec: WatchSpec, clock: Callable[[], float] = time.monotonic) -> None:
         self._spec = spec
         self._clock = clock
-        self._wanted: dict[bytes, FileStamp] = {}
+        self._wanted: dict[bytes, tuple[FileStamp, bool]] = {}
         self._more = asyncio.Event()
         self._stopped = threading.Event()
         self._not_before = 0.0
         self.trouble = ""
 
-    def want(self, path: bytes, stamp: FileStamp) -> None:
-        """Have an image moved if it still has this stamp; what is dropped here, the next scan tells again."""
+    def want(self, path: bytes, stamp: FileStamp, keep_name: bool = False) -> None:
+        """Have an image moved if it still has this stamp; what is dropped here, the next scan tells again.
+
+        One that has to `keep_name`, since other files refer to it by that, stays where it is while another
+        file has the name.
+        """
         wanted = self._spec.move_to is not None and self._clock() >= self._not_before
         if wanted and len(self._wanted) < MAX_WANTED:
-            self._wanted[path] = stamp
+            self._wanted[path] = stamp, keep_name
             self._more.set()
 
     async def run(self) -> None:
@@ -82,8 +87,8 @@ class Mover:
                 await self._more.wait()
                 self._more.clear()
                 while self._wanted:
-                    path, stamp = next(iter(self._wanted.items()))
-                    await asyncio.to_thread(self._move, path, stamp, self._spec.move_to)
+                    path, (stamp, keep_name) = next(iter(self._wanted.items()))
+                    await asyncio.to_thread(self._move, path, stamp, self._spec.move_to, keep_name)
                     self._wanted.pop(path, None)
         finally:
             self._stopped.set()
@@ -94,9 +99,9 @@ class Mover:
             with contextlib.suppress(SegmentdError):  # out of reach: moving will tell
                 clean_temporaries(folder or self._spec.folder)
 
-    def _move(self, path: bytes, stamp: FileStamp, target: Path) -> None:
+    def _move(self, path: bytes, stamp: FileStamp, target: Path, keep_name: bool) -> None:
         try:
-            moved = move_file(self._spec.folder, path, stamp, target, self._stopped)
+            moved = move_file(self._spec.folder, path, stamp, target, self._stopped, keep_name)
         except _StoppedError:
             return
         except OSError as error:
@@ -104,7 +109,7 @@ class Mover:
             if trouble != self.trouble:
                 _log.warning("image not moved", watch=self._spec.id, file=path, why=trouble)
             self.trouble = trouble
-            if isinstance(error, IsADirectoryError):
+            if isinstance(error, IsADirectoryError | FileExistsError):
                 return  # this one only: others can be moved
             self._not_before = self._clock() + RETRY_SECONDS
             self._wanted.clear()
@@ -115,7 +120,12 @@ class Mover:
 
 
 def move_file(
-    folder: Path, path: bytes, stamp: FileStamp, target: Path, stopped: threading.Event
+    folder: Path,
+    path: bytes,
+    stamp: FileStamp,
+    target: Path,
+    stopped: threading.Event,
+    keep_name: bool = False,
 ) -> bytes | None:
     """Move a file to the same place below another folder, durably and without overwriting anything.
 
@@ -126,7 +136,8 @@ def move_file(
     stamp : FileStamp
         What the file must still be like.
     target : Path
-        Where it goes, with its subfolders; made if missing. A name that is taken gets a number.
+        Where it goes, with its subfolders; made if missing. A name that is taken gets a number, unless
+        the file has to `keep_name`.
     stopped : Event
         Ends a copy to another file system.
 
@@ -153,11 +164,11 @@ def move_file(
             crashpoints.reach("before-move")
             full = os.fsencode(folder) + b"/" + path
             try:
-                new = _take_name(full, _AT_FDCWD, directory, name)
+                new = _take_name(full, _AT_FDCWD, directory, name, keep_name)
             except OSError as error:
                 if error.errno != errno.EXDEV:
                     raise
-                new = _copy(source, directory, name, stopped)
+                new = _copy(source, directory, name, stopped, keep_name)
                 crashpoints.reach("moved")
                 _take_away(full, stamp)
             else:
@@ -174,7 +185,7 @@ def move_file(
     return b"/".join((os.fsencode(target), *parts, new))
 
 
-def _copy(source: int, directory: int, name: bytes, stopped: threading.Event) -> bytes:
+def _copy(source: int, directory: int, name: bytes, stopped: threading.Event, keep_name: bool) -> bytes:
     """Copy an open file to a folder on another file system; it appears complete and synced."""
     temporary = temporary_name(name, secrets.token_hex(4).encode())
     status = os.fstat(source)
@@ -194,7 +205,7 @@ def _copy(source: int, directory: int, name: bytes, stopped: threading.Event) ->
             os.fsync(copy)
             if confine.stamp_of(source) != confine.make_stamp(status):
                 raise OSError(errno.EAGAIN, "it changed while it was copied")
-        new = _take_name(temporary, directory, directory, name)
+        new = _take_name(temporary, directory, directory, name, keep_name)
         sync_folder(directory)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
@@ -217,14 +228,17 @@ def _take_away(path: bytes, stamp: FileStamp) -> None:
         _rename(aside, path, _AT_FDCWD, _AT_FDCWD)
 
 
-def _take_name(old: bytes, old_folder: int, folder: int, name: bytes) -> bytes:
+def _take_name(old: bytes, old_folder: int, folder: int, name: bytes, keep_name: bool) -> bytes:
     """Rename to the first of `name.tif`, `name-2.tif`, ... that is free; returns it."""
     stem, ending = os.path.splitext(name)  # noqa: PTH122 (bytes)
     for number in count(1):
         new = name if number == 1 else b"%s-%d%s" % (stem, number, ending)
         try:
             _rename(old, new, old_folder, folder)
-        except FileExistsError:
+        except FileExistsError as error:
+            if keep_name:
+                text = f"a file of a set keeps its name, and there is another {printable(name)}"
+                raise FileExistsError(errno.EEXIST, text) from error
             continue
         return new
     raise AssertionError("count does not end")

@@ -24,13 +24,7 @@ from segmentd.ingest.folder import FoundFile
 from segmentd.ingest.reach import within_reach
 from segmentd.ingest.readers import open_image
 from segmentd.models.registry import Lease, Registry
-from segmentd.records import (
-    Fault,
-    FileStamp,
-    Segmentation,
-    SegmentOptions,
-    WatchSpec,
-)
+from segmentd.records import Fault, FileStamp, Segmentation, SegmentOptions, WatchSpec
 from segmentd.renames import Ended, as_renamed
 from segmentd.results.feed import Feed
 from segmentd.results.images import ImageOutcome, ImageState
@@ -154,7 +148,8 @@ class Pipeline:
         vanished = fault.reason == Reason.IMAGE_VANISHED
         state = ImageState.VANISHED if vanished else ImageState.FAILED
         (_log.info if vanished else _log.warning)(f"image {state}", file=found.path, why=fault.message)
-        outcome = ImageOutcome(self._spec.id, found.relative, found.stamp, state, fault=fault)
+        parts = () if vanished else found.parts
+        outcome = ImageOutcome(self._spec.id, found.relative, found.stamp, state, fault=fault, parts=parts)
         if vanished:
             await self._record(slot, outcome, [])
         elif not await asyncio.to_thread(self._journal.failed_again, outcome):
@@ -225,13 +220,16 @@ class Pipeline:
     def _segment(self, found: FoundFile, lease: Lease, turn: Turn) -> Ended | None:
         """The blocking part; None where this content has its results already."""
         spec = self._spec
-        with open_image(self._pool, found.relative, folder=spec.folder, stamp=found.stamp) as image:
+        with open_image(
+            self._pool, found.relative, folder=spec.folder, stamp=found.stamp, parts=found.parts
+        ) as image:
             crashpoints.reach("opened")
+            turn.note_size(image.info.height * image.info.width)
             version = self._journal.next_version(spec.id, found.relative, "")
             if version > 1:  # a path that was seen before: is there anything new in it?
                 digest = image.content_digest
                 if self._has_results(found) and self._journal.same_content(
-                    spec.id, found.relative, digest, found.stamp
+                    spec.id, found.relative, digest, found.stamp, found.parts
                 ):
                     return None
                 version = self._journal.next_version(spec.id, found.relative, digest)
@@ -261,6 +259,7 @@ class Pipeline:
             content_digest=records[0].content_digest,
             version=version,
             files=published_files(records[0]),
+            parts=found.parts,
         )
         return outcome, [about(spec, found, record, version) for record in records]
 

@@ -40,6 +40,7 @@ def as_renamed(spec: WatchSpec, journal: Journal, found: FoundFile, image: OpenI
         content_digest=digest,
         version=journal.next_version(spec.id, found.relative, digest),
         renamed_from=original.path,
+        parts=found.parts,
     )
     if ignored:
         return outcome, []

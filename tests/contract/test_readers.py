@@ -27,19 +27,20 @@ from segmentd.workers import WorkerPool
 GIB = 1 << 30
 RNG = np.random.default_rng(11)
 
-# Files of the list that are not read, and why. A reader of sets of files would read the first two.
+# Files of the list that are not read for themselves, since the file that describes them lies beside them.
 REFUSED = {
-    "generated/split_by_c_C0.ome.tif": "one of 2 files",
-    "generated/companion_by_t.companion.ome": "not an image",
-    "real/companion/multifile.companion.ome": "not an image",
+    f"real/companion/multifile-Z{number}.ome.tiff": r"part of the set of multifile\.companion\.ome; open that"
+    for number in range(1, 6)
 }
+# Sets whose whole content the list does not tell: that of its planes is compared instead.
+BY_PLANE = {"real/companion/multifile.companion.ome": [*REFUSED]}
 # Files that are not compared bit by bit: with losses, or with alpha, which is left out.
 COMPARED_OTHERWISE = {"generated/svs_like_jpeg.tif", "generated/rgba_unassociated.tif"}
 
 FIXTURES = Path(__file__).resolve().parents[3] / "shared" / "data" / "reader" / "expected.json"
 ENTRIES = json.loads(FIXTURES.read_text())["files"] if FIXTURES.is_file() else []
 EXPECTED: dict[str, dict[str, Any]] = {entry["file"]: entry for entry in ENTRIES}
-READ = [name for name in EXPECTED if name not in REFUSED]
+READ = [name for name in EXPECTED if name not in REFUSED and name not in BY_PLANE]
 
 
 @pytest.fixture(scope="module")
@@ -102,9 +103,23 @@ def test_files_that_are_not_read_say_why(name: str, pool: WorkerPool, shared_dat
     assert caught.value.reason is Reason.IMAGE_UNSUPPORTED
 
 
-def test_members_of_a_set_without_a_description_say_so(pool: WorkerPool, shared_data: Path) -> None:
-    with pytest.raises(SegmentdError, match=r"described by another file \(companion_by_t\.companion\.ome\)"):
-        open_image(pool, shared_data / "reader" / "generated" / "companion_by_t_T1.ome.tif")
+@pytest.mark.parametrize("name", BY_PLANE)
+def test_planes_of_a_set_are_those_of_its_files(name: str, pool: WorkerPool, shared_data: Path) -> None:
+    files = [EXPECTED[file]["series"][0] for file in BY_PLANE[name]]
+    with open_image(pool, shared_data / "reader" / name) as image:
+        planes = [image.read_plane(index).pixels for index in image.info.planes()]
+        assert (image.info.size_z, len(image.parts)) == (len(files), len(files))
+    assert [digest(pixels, "uint8") for pixels in planes] == [file["sha256_32"] for file in files]
+
+
+def test_a_member_of_a_set_without_its_metadata_says_what_it_lacks(
+    pool: WorkerPool, shared_data: Path, tmp_path: Path
+) -> None:
+    name = "companion_by_t_T1.ome.tif"
+    (tmp_path / name).write_bytes((shared_data / "reader" / "generated" / name).read_bytes())
+    with pytest.raises(SegmentdError, match=r"companion_by_t\.companion\.ome, which is not there") as caught:
+        open_image(pool, tmp_path / name)
+    assert caught.value.reason is Reason.IMAGE_INCOMPLETE
 
 
 def test_jpeg_tiles_come_close(pool: WorkerPool, shared_data: Path) -> None:
@@ -382,7 +397,12 @@ HOSTILE_OME = {
     "two files": (
         ome(ome_image(OTHER_FILE + OTHER_FILE.replace("aaaa", "bbbb"))),
         Reason.IMAGE_UNSUPPORTED,
-        "of an OME-TIFF set",
+        "in another file",
+    ),
+    "a set outside the folder": (
+        ome(ome_image(OTHER_FILE + OTHER_FILE.replace("../secret", "x").replace("aaaa", "bbbb"))),
+        Reason.IMAGE_UNSUPPORTED,
+        "outside its folder",
     ),
     "no XML": ("<OME>" + "</OME", Reason.IMAGE_CORRUPT, "cannot be read"),
     "no planes": (ome(ome_image("")), Reason.IMAGE_CORRUPT, "does not fit"),

@@ -55,6 +55,7 @@ def test_latency(tmp_path: Path) -> None:
     assert found["ms"]["head"]["p50"] <= found["ms"]["first_block"]["p50"] <= found["ms"]["event"]["p50"]
 
 
+@pytest.mark.slow
 def test_saturate(tmp_path: Path) -> None:
     found = bench(tmp_path, "latency", "--saturate", "--size", "128", "--frames", "4", "--repeats", "1")
     assert found["mpx_per_s"] > 0
@@ -63,6 +64,7 @@ def test_saturate(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_wire(tmp_path: Path) -> None:
     found = bench(tmp_path, "wire", "--size", "128", "--repeats", "1")
     calls = {entry["name"]: entry for entry in found["calls"]}

@@ -123,6 +123,7 @@ async def test_a_thousand_subscribers(place: Callable[..., DaemonProcess]) -> No
         await gather_a_crowd(daemon, 1000, 100)
 
 
+@pytest.mark.slow
 def test_a_stopped_subscriber_costs_little_delays_nobody_and_gets_all_later(
     place: Callable[..., DaemonProcess], tmp_path: Path
 ) -> None:

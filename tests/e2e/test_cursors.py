@@ -22,6 +22,7 @@ from .wire import connected, refusal
 pytestmark = pytest.mark.e2e
 
 
+@pytest.mark.slow
 def test_a_cursor_that_is_too_old_is_told_where_to_go_on(place: Callable[..., DaemonProcess]) -> None:
     daemon, count, kept = place(), 8, 3
     with daemon, daemon.client() as client:

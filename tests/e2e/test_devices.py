@@ -72,6 +72,9 @@ def frames_through(daemon: DaemonProcess, frames: int, cpu: CpuLane, model: Path
             send()
             devices.append(check(next(results), cpu, model))
         results.close()
+        device = client.server().devices[0]
+        # Frames that come together share batches, as far as the device computes at all.
+        assert device.batch_tile_count >= device.batch_count
         assert client.server().last_event_number == next(sent) == len(devices)
         assert [device.name for device in client.server().devices] == ["simulated:0", "cpu"]
         assert client.watch("hot").failed_count == 0
@@ -82,7 +85,7 @@ def test_frames_through_a_device_that_gets_lost(
     place: Callable[..., DaemonProcess], cpu: CpuLane, blobs_model: Path
 ) -> None:
     devices = frames_through(simulated(place, "lost_after:10"), 6, cpu, blobs_model)
-    assert "simulated:0" in devices
+    assert any("simulated:0" in device for device in devices)
     assert set(devices) - {"simulated:0"}
 
 
@@ -128,6 +131,7 @@ def test_a_required_device_that_fails_holds_the_watch(
             assert check(next(results), cpu, blobs_model) == "simulated:0"
 
 
+@pytest.mark.slow
 def test_models_on_a_device_with_little_memory(
     place: Callable[..., DaemonProcess], cpu: CpuLane, blobs_model: Path
 ) -> None:

@@ -100,6 +100,7 @@ def test_renames_and_versions_are_told_and_a_lost_journal_is_rebuilt(
         assert client.server().last_event_number == 4, "nothing whose results are there was done again"
 
 
+@pytest.mark.slow
 def test_what_is_there_when_a_watch_is_new_can_be_ignored_and_damaged_results_are_told(
     place: Callable[..., DaemonProcess],
 ) -> None:

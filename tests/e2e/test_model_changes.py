@@ -210,6 +210,7 @@ def test_the_command_line_does_it_all(busy: DaemonProcess, tmp_path: Path) -> No
     assert "mine" not in first_words
 
 
+@pytest.mark.slow
 def test_a_version_that_is_used_survives_two_newer_ones(client: Client) -> None:
     plane = blobs(7, (300, 300))
     before = client.segment(plane, "spare")[0]

@@ -19,6 +19,7 @@ from .images import blobs
 pytestmark = pytest.mark.e2e
 
 
+@pytest.mark.slow
 def test_stops_in_a_backlog_lose_nothing(place: Callable[..., DaemonProcess]) -> None:
     """Also: a subscriber with a cursor of a journal that was lost is told so."""
     daemon = place()

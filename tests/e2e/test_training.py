@@ -142,6 +142,7 @@ def test_from_strokes_to_a_model_that_another_machine_goes_on_with(
         assert client.model("nuclei-two").digest == on.digest != refined.digest
 
 
+@pytest.mark.slow
 def test_classes_and_labels_move_together_and_outlive_a_restart(tmp_path: Path) -> None:
     daemon = DaemonProcess(tmp_path, tmp_path / "models", watches=[])
     with daemon, daemon.client() as client:

@@ -75,6 +75,19 @@ def test_a_file_goes_to_the_same_place_below_the_other_folder(
     assert (names(hot), names(away)) == ([], ["sub/a.tif"])
 
 
+def test_a_file_that_others_name_stays_where_its_name_is_taken(
+    hot: Path, away: Path, file_systems: str
+) -> None:
+    away.mkdir()
+    (away / "a.tif").write_bytes(b"another")
+    stamp = write(hot, "a.tif", b"pixels")
+    with pytest.raises(FileExistsError, match=r"a file of a set keeps its name, and there is another a\.tif"):
+        move_file(hot, b"a.tif", stamp, away, GO_ON, keep_name=True)
+    assert (names(hot), names(away)) == (["a.tif"], ["a.tif"])
+    (away / "a.tif").unlink()
+    assert move_file(hot, b"a.tif", stamp, away, GO_ON, keep_name=True) == bytes(away / "a.tif")
+
+
 def test_nothing_is_overwritten(hot: Path, away: Path, file_systems: str) -> None:
     for number in range(3):
         stamp = write(hot, "a.tif", b"%d" % number)

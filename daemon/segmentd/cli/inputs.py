@@ -13,6 +13,8 @@ from segmentd.ingest.names import is_image, is_store
 def named_inputs(images: list[Path], keep_paths: bool) -> list[tuple[Path, bytes]]:
     """Each input with its name below the results folder; a folder stands for the images in it.
 
+    A file of an OME-TIFF set is left out where the one that stands for the set is an input, too.
+
     Raises
     ------
     exits.UsageError
@@ -28,7 +30,7 @@ def named_inputs(images: list[Path], keep_paths: bool) -> list[tuple[Path, bytes
             raise exits.UsageError(f"{path}: holds no image")
         files.extend(inside)
     named: dict[bytes, Path] = {}
-    for path in files:
+    for path in _without_parts(files):
         relative = _kept(path) if keep_paths else os.fsencode(path.name)
         other = named.setdefault(relative, path)
         if other is not path:
@@ -37,6 +39,16 @@ def named_inputs(images: list[Path], keep_paths: bool) -> list[tuple[Path, bytes
                 "folders, or name each input once"
             )
     return [(path, relative) for relative, path in named.items()]
+
+
+def _without_parts(files: list[Path]) -> list[Path]:
+    from segmentd.ingest.members import leader_beside
+
+    if len(files) < 2:
+        return files
+    there = {path.absolute() for path in files}
+    leaders = ((path, leader_beside(path)) for path in files)
+    return [path for path, leader in leaders if leader is None or leader.absolute() not in there]
 
 
 def _is_image(path: Path) -> bool:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 PREVIEW_EDGE = 1024
 ROWS_PIXELS = 16 << 20
+SHOWN_MEMBERS = 5
 
 
 def inspect(
@@ -72,9 +73,12 @@ def _look(path: Path, pool: WorkerPool, preview: Path | None) -> dict[str, Any]:
     from segmentd.ingest.readers import open_image
 
     found: dict[str, Any] = {"image": str(path), "refused": None, "note": _note(path), **_structure(path)}
+    if found.get("part_of") and not found["refused"]:
+        return found
     try:
         with open_image(pool, path) as image:
-            found |= {"file_bytes": image.stamp.size_bytes, **_described(image.info)}
+            found |= {"file_bytes": image.size_bytes, **_described(image.info)}
+            found["members"] = [os.fsdecode(part.path) for part in image.parts]
             pixels = _thinned(image, _shown_plane(image.info))
             found["values"] = _values(pixels)
             if preview is not None:
@@ -84,9 +88,13 @@ def _look(path: Path, pool: WorkerPool, preview: Path | None) -> dict[str, Any]:
     return found
 
 
-def _structure(path: Path) -> dict[str, bool]:
-    """Whether the file is complete by its structure; nothing of one that is damaged or cannot be opened."""
+def _structure(path: Path) -> dict[str, Any]:
+    """Whether the file is complete by its structure; nothing of one that is damaged or cannot be opened.
+
+    Of a file of an OME-TIFF set also which file stands for the set.
+    """
     from segmentd.ingest import confine, structure
+    from segmentd.ingest.set_files import Neighbours
     from segmentd.ingest.verdict import Verdict
 
     try:
@@ -94,13 +102,20 @@ def _structure(path: Path) -> dict[str, bool]:
     except OSError:
         return {}  # opening the image says why
     try:
-        checked = structure.check(fd, path.name)
+        folder = os.open(path.absolute().parent, confine.FOLDER_FLAGS)
+        try:
+            checked = structure.check(fd, path.name, Neighbours(folder, os.fsencode(path.name)))
+        finally:
+            os.close(folder)
     finally:
         os.close(fd)
+    part: dict[str, Any] = {"part_of": os.fsdecode(checked.leader)} if checked.leader else {}
+    if checked.leader and checked.fault is not None:
+        part["refused"] = {"reason": checked.fault.reason, "message": checked.fault.message}
     if checked.verdict is Verdict.BAD:
-        return {}
-    complete = checked.verdict is Verdict.CLOSED
-    return {"complete": complete, "announced_changes": checked.announced_changes}
+        return part
+    complete = checked.verdict in (Verdict.CLOSED, Verdict.PART)
+    return {"complete": complete, "announced_changes": checked.announced_changes, **part}
 
 
 def _note(path: Path) -> str | None:
@@ -181,6 +196,12 @@ def _lines(found: dict[str, Any]) -> list[str]:
     if refused is not None:
         head = [f"{found['image']}: refused ({refused['reason']})", f"  why         {refused['message']}"]
         return head if "axes" not in found else [*head, *_facts(found)]
+    if "part_of" in found:
+        name = found["part_of"]
+        return [
+            f"{found['image']}: part of {name}",
+            f"  note        it is no image of its own; inspect {name}",
+        ]
     state = "complete, but its writer announced changes" if found["announced_changes"] else "complete"
     lines = [f"{found['image']}: {found['format']}, {state}", *_facts(found)]
     values = found["values"]
@@ -205,6 +226,10 @@ def _facts(found: dict[str, Any]) -> list[str]:
         "channels": ", ".join(channels),
         "pixel size": f"{size} µm" if size else "not stated",
     }
+    if found["members"]:
+        shown = ", ".join(found["members"][:SHOWN_MEMBERS])
+        more = ", ..." if len(found["members"]) > SHOWN_MEMBERS else ""
+        facts["files"] = f"{1 + len(found['members'])}, all complete: this one, {shown}{more}"
     if found["scene_sizes"]:
         scenes = ", ".join(f"{one['width']} x {one['height']}" for one in found["scene_sizes"])
         facts["scenes"] = f"{scenes}; in results, smaller ones are filled up with label 0"

@@ -10,7 +10,7 @@ from functools import cache
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
+import scipy  # its parts are imported when they are used: a daemon never needs these
 
 Image = npt.NDArray[np.float32]
 
@@ -26,13 +26,13 @@ def gaussian(image: Image, sigma: float) -> Image:
     """Gaussian of standard deviation `sigma` pixels; sigma 0 is the image itself."""
     if sigma == 0:
         return image
-    out: Image = ndimage.gaussian_filter(image, sigma, mode="reflect", truncate=TRUNCATE_SIGMAS)
+    out: Image = scipy.ndimage.gaussian_filter(image, sigma, mode="reflect", truncate=TRUNCATE_SIGMAS)
     return out
 
 
 def second_derivative(image: Image, sigma: float, order_y: int, order_x: int) -> Image:
     """Derivative of the given orders along y and x of a Gaussian of `sigma` pixels."""
-    out: Image = ndimage.gaussian_filter(
+    out: Image = scipy.ndimage.gaussian_filter(
         image, sigma, order=(order_y, order_x), mode="reflect", truncate=TRUNCATE_SIGMAS
     )
     return out
@@ -40,8 +40,8 @@ def second_derivative(image: Image, sigma: float, order_y: int, order_x: int) ->
 
 def sobel_magnitude(image: Image) -> Image:
     """Magnitude of the unscaled 3 x 3 Sobel gradient."""
-    dx = ndimage.sobel(image, axis=1, mode="reflect")
-    dy = ndimage.sobel(image, axis=0, mode="reflect")
+    dx = scipy.ndimage.sobel(image, axis=1, mode="reflect")
+    dy = scipy.ndimage.sobel(image, axis=0, mode="reflect")
     out: Image = np.sqrt(dx * dx + dy * dy)
     return out
 
@@ -64,7 +64,7 @@ def gabor_kernel(sigma: float, theta_degrees: float, frequency: float) -> npt.ND
 def gabor(image: Image, sigma: float, theta_degrees: float, frequency: float) -> Image:
     """Response to `gabor_kernel` (symmetric about its centre: correlation equals convolution)."""
     kernel = gabor_kernel(sigma, theta_degrees, frequency)
-    out: Image = ndimage.correlate(image, kernel, mode="reflect")
+    out: Image = scipy.ndimage.correlate(image, kernel, mode="reflect")
     return out
 
 
@@ -77,6 +77,6 @@ def mean(image: Image, size: int) -> Image:
     if size == 1:
         return image
     weights = np.full(size, 1.0 / size)
-    rows = ndimage.correlate1d(image, weights, axis=0, mode="reflect")
-    out: Image = ndimage.correlate1d(rows, weights, axis=1, mode="reflect")
+    rows = scipy.ndimage.correlate1d(image, weights, axis=0, mode="reflect")
+    out: Image = scipy.ndimage.correlate1d(rows, weights, axis=1, mode="reflect")
     return out

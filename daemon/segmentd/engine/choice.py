@@ -15,6 +15,7 @@ from segmentd.engine.lane_group import LaneGroup
 from segmentd.engine.lanes import Lane
 from segmentd.errors import ConfigurationError
 from segmentd.process import gpu_probe
+from segmentd.process.gpu_probe import Probe
 from segmentd.settings import DeviceSettings
 
 
@@ -53,8 +54,19 @@ def make_lane(
     return CpuLane(settings.threads, why, vgg19_weights)
 
 
-def devices_of(settings: DeviceSettings) -> tuple[Sequence[Device], str]:
+def look_for_cards() -> Probe:
+    """The cards of this machine, after a test in a process of its own. CuPy is never imported in this one."""
+    from segmentd.engine.cuda_check import find_cards
+
+    return find_cards()
+
+
+def devices_of(
+    settings: DeviceSettings, look: Callable[[], Probe] = look_for_cards
+) -> tuple[Sequence[Device], str]:
     """The devices beside the CPU that are wanted and can be used, and why there are none.
+
+    `look` finds the cards, where they are wanted.
 
     Raises
     ------
@@ -68,15 +80,13 @@ def devices_of(settings: DeviceSettings) -> tuple[Sequence[Device], str]:
         return [_simulated(number, fault) for number, fault in enumerate(faults)], ""
     if not gpu_probe.has_cupy():
         return [], gpu_probe.NO_CUPY
-    return _cards()
+    return _cards(look())
 
 
-def _cards() -> tuple[Sequence[Device], str]:
-    """Cards that have passed their test in a process of its own. CuPy is never imported in this one."""
-    from segmentd.engine.cuda_check import find_cards
+def _cards(found: Probe) -> tuple[Sequence[Device], str]:
+    """Cards that have passed their test."""
     from segmentd.engine.cuda_device import MAX_BATCH
 
-    found = find_cards()
     sound = [(number, card) for number, card in enumerate(found.cards) if not card.fault]
     if not sound:
         faults = [f"{card.name}: {card.fault}" for card in found.cards]

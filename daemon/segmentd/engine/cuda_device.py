@@ -7,7 +7,7 @@ arrays and the kernels compiled for the processor.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import ModuleType
 from typing import Any
 
@@ -95,6 +95,10 @@ class CudaDevice:
             self._programs.pop(model, None)
             self._xp.get_default_memory_pool().free_all_blocks()
 
+    def prepared(self, batch: Batch) -> AbstractContextManager[Batch]:
+        """As it is: tiles go to page-locked memory one by one, while others are computed."""
+        return nullcontext(batch)
+
     def run(self, batch: Batch) -> list[DeviceTile]:
         """Compute a batch: while one tile is computed, the next goes up and the one before comes down."""
         done: dict[int, DeviceTile] = {}
@@ -123,7 +127,8 @@ class CudaDevice:
 
     def _start(self, lane: _Lane, program: TileProgram, batch: Batch, number: int) -> None:
         """Queue the upload, the kernels and the download of a tile."""
-        tile, reach = batch.tiles[number], 2 * batch.model.reach_px
+        given, reach = batch.tiles[number], 2 * batch.model.reach_px
+        tile = given.pixels
         height, width = tile.shape[1] - reach, tile.shape[2] - reach
         start = 2 * height * width  # labels and confidence come before it
         start += -start % 64
@@ -134,7 +139,7 @@ class CudaDevice:
         with lane.stream:
             pixels = self._xp.empty(tile.shape, tile.dtype)
             pixels.set(above, stream=lane.stream)
-            results = program.run(pixels, batch.scale, batch.level)
+            results = program.run(pixels, given.scale, given.level)
             for result, place in zip(results, below, strict=True):
                 result.get(stream=lane.stream, out=place, blocking=False)
         lane.pending = number, below

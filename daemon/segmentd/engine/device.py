@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -33,23 +34,28 @@ class DeviceLostError(Exception):
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Tiles of one plane that are computed together.
+class BatchTile:
+    """A tile of some plane.
 
     Attributes
     ----------
-    model : Predictor
-        On the device.
+    pixels : array (C, h + 2 reach, w + 2 reach)
+        With what the model reads around them.
     scale, level
-        As for `segmentd.compute.fast_features.load`.
-    tiles : sequence of arrays (C, h + 2 reach, w + 2 reach)
-        Pixels, each with what the model reads around them.
+        Those of the plane, as for `segmentd.compute.fast_features.load`.
     """
 
-    model: Predictor
+    pixels: npt.NDArray[np.generic]
     scale: Scale | None
     level: Floats
-    tiles: Sequence[npt.NDArray[np.generic]]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Tiles, of one plane or several, that are computed together with a model on the device."""
+
+    model: Predictor
+    tiles: Sequence[BatchTile]
 
 
 @dataclass(frozen=True)
@@ -89,8 +95,11 @@ class Device(Protocol):
     def unload(self, model: Predictor) -> None:
         """Make room."""
 
+    def prepared(self, batch: Batch) -> AbstractContextManager[Batch]:
+        """Lay a batch out for `run`, for as long as the block lasts; any thread may, at any time."""
+
     def run(self, batch: Batch) -> list[DeviceTile]:
-        """Compute a batch of tiles. Raises DeviceOutOfMemoryError, DeviceLostError."""
+        """Compute a prepared batch. Raises DeviceOutOfMemoryError, DeviceLostError."""
 
     def close(self) -> None:
         """Give back what it holds; it may be opened again."""

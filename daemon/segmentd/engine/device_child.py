@@ -17,7 +17,7 @@ from segmentd.compute.normalize import Scale
 from segmentd.compute.packets import PacketForest
 from segmentd.compute.packets.layout import RECORD
 from segmentd.engine import simulated_device
-from segmentd.engine.device import Batch, Device, DeviceLostError, DeviceOutOfMemoryError
+from segmentd.engine.device import Batch, BatchTile, Device, DeviceLostError, DeviceOutOfMemoryError
 from segmentd.engine.predictor import Predictor
 from segmentd.engine.simulated_device import SimulatedDevice
 from segmentd.models import bundle
@@ -98,21 +98,18 @@ def unload(arguments: dict[str, Any], fds: list[int]) -> None:
 def run(arguments: dict[str, Any], fds: list[int]) -> None:
     """Compute tiles that lie in shared memory; labels and confidence go there, too."""
     memory = np.frombuffer(mmap.mmap(fds[0], 0), np.uint8)
-    scale = arguments["scale"]
-    tiles = [_pixels(memory, tile) for tile in arguments["tiles"]]
-    batch = Batch(
-        _models[arguments["model"]],
-        None if scale is None else Scale(*(np.array(values, np.float32) for values in scale)),
-        np.array(arguments["level"], np.float32),
-        tiles,
-    )
+    batch = Batch(_models[arguments["model"]], [_tile(memory, tile) for tile in arguments["tiles"]])
     for place, tile in zip(arguments["tiles"], _devices[0].run(batch), strict=True):
         result = np.stack([tile.labels, tile.confidence]).reshape(-1)
         memory[place["result"] : place["result"] + result.size] = result
 
 
-def _pixels(memory: npt.NDArray[np.uint8], place: dict[str, Any]) -> npt.NDArray[np.generic]:
-    dtype, shape = np.dtype(place["dtype"]), place["shape"]
+def _tile(memory: npt.NDArray[np.uint8], place: dict[str, Any]) -> BatchTile:
+    dtype, shape, scale = np.dtype(place["dtype"]), place["shape"], place["scale"]
     size = math.prod(shape) * dtype.itemsize
     pixels: npt.NDArray[np.generic] = memory[place["place"] : place["place"] + size].view(dtype)
-    return pixels.reshape(shape)
+    return BatchTile(
+        pixels.reshape(shape),
+        None if scale is None else Scale(*(np.array(values, np.float32) for values in scale)),
+        np.array(place["level"], np.float32),
+    )

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from segmentd.engine.crf_job import CrfJob
 from segmentd.engine.device import Device
-from segmentd.engine.device_turns import DeviceTurns, MemoryRules, Trail, UseCpuError
+from segmentd.engine.device_turns import DeviceTurns, MemoryRules
 from segmentd.engine.lane import CpuLane
 from segmentd.engine.lanes import DeviceState, TileListener, strips
 from segmentd.engine.loaded import DeepJob, ForestJob, Job, Loaded, LoadedForest
@@ -22,10 +22,14 @@ from segmentd.engine.predictor import Predictor
 from segmentd.engine.scoring import ScoredPart
 from segmentd.engine.segmenter import Band, BandResult, TileResult
 from segmentd.engine.source import PlaneSource
+from segmentd.engine.tile_orders import Order, Trail
+from segmentd.engine.tile_queue import TileQueue, UseCpuError
 from segmentd.errors import Reason, SegmentdError
-from segmentd.records import ModelCard, SegmentOptions
+from segmentd.records import ModelCard, Region, SegmentOptions
 
 DEFAULT_RULES = MemoryRules()
+# Orders of a plane at once, each of at most a batch: one is computed while the other one is made.
+ORDERS_AHEAD = 2
 _COMPUTED_BY_CPU: dict[type, str] = {CrfJob: "conditional random fields", DeepJob: "deep features"}
 
 
@@ -62,7 +66,8 @@ class DeviceLane:
         self._cpu = cpu
         self._required = required
         self._wanted = wanted
-        self._turns = DeviceTurns(device, required, clock, rules, self._wanted_models)
+        self._turns = DeviceTurns(device, clock, rules, self._wanted_models)
+        self._queue = TileQueue(device, self._turns, required, clock)
 
     def load(self, path: Path) -> ModelCard:
         """As `CpuLane.load`; the model is brought to the device, too, if that can be used."""
@@ -148,7 +153,8 @@ class DeviceLane:
 
     def devices(self) -> list[DeviceState]:
         """The device, and the CPU beside it, with the reason why that is used now."""
-        device = DeviceState(self.name, self._display_name, 1, memory=self._turns.memory())
+        turns = self._turns
+        device = DeviceState(self.name, self._display_name, 1, "", turns.memory(), turns.counts)
         return [device, *(replace(cpu, reason=self._turns.reason) for cpu in self._cpu.devices())]
 
     def work_since(self) -> float | None:
@@ -162,6 +168,7 @@ class DeviceLane:
 
     def give_back(self) -> None:
         """Give the device back."""
+        self._queue.close()
         self._turns.close()
 
     def close(self) -> None:
@@ -177,19 +184,38 @@ class DeviceLane:
             yield from self._cpu.tiles(job.work(band))
             return
         left = deque(job.tiles(band))
-        while left:
-            self._cpu.check_going_on()
-            try:
-                done = self._turns.try_batch(job, band, left, trail)
-            except UseCpuError as error:
-                self._turn_to_cpu(trail, str(error))
-                # Not all that is left: the device may be back soon.
-                cores = [left.popleft() for _ in range(min(len(left), 4 * self._cpu.threads))]
-                yield from self._cpu.tiles(job.pieces(band, cores))
-            else:
-                if done:
-                    trail.note(self.name)
-                yield from done
+        orders: deque[Order] = deque()
+        try:
+            while left or orders:
+                self._cpu.check_going_on()
+                why_cpu = self._ask(job, band, left, trail, orders)
+                if orders:
+                    order = orders.popleft()
+                    done = self._queue.results(order, job, band)
+                    left.extendleft(reversed(order.missing()))
+                    if done:
+                        trail.note(self.name)
+                    yield from done
+                    why_cpu = self._queue.why_cpu(order) or why_cpu
+                if why_cpu and left:
+                    self._turn_to_cpu(trail, why_cpu)
+                    # Not all that is left: the device may be back soon.
+                    cores = [left.popleft() for _ in range(min(len(left), 4 * self._cpu.threads))]
+                    yield from self._cpu.tiles(job.pieces(band, cores))
+        finally:
+            for order in orders:
+                self._queue.withdraw(order)
+
+    def _ask(
+        self, job: ForestJob, band: Band, left: deque[Region], trail: Trail, orders: deque[Order]
+    ) -> str:
+        """Order tiles ahead, so that they are cut while others are computed; says why not, where not."""
+        try:
+            while left and len(orders) < ORDERS_AHEAD:
+                orders.append(self._queue.order(job, band, left, trail))
+        except UseCpuError as error:
+            return str(error)
+        return ""
 
     def _turn_to_cpu(self, trail: Trail, why: str) -> None:
         if self._required:

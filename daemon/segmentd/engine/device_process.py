@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 import mmap
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -76,7 +77,7 @@ class DeviceProcess:
         self._deadlines = deadlines or Deadlines()
         self._packages = packages
         self._pool: WorkerPool | None = None
-        self._memory = _SharedMemory()
+        self._areas: list[_SharedMemory] = []  # that no batch lies in
         self._numbers: dict[Predictor, int] = {}
         self._next_number = count()
 
@@ -91,7 +92,8 @@ class DeviceProcess:
     def close(self) -> None:
         """End the process, and with it all that the device has of us."""
         self._numbers.clear()
-        self._memory.close()
+        while self._areas:
+            self._areas.pop().close()
         if self._pool is not None:
             self._pool.close()
             self._pool = None
@@ -127,35 +129,39 @@ class DeviceProcess:
         if number is not None:
             self._ask(f"{CHILD}:unload", {"model": number})
 
+    @contextmanager
+    def prepared(self, batch: Batch) -> Iterator[Batch]:
+        """Copy tiles to memory that the process sees, an area for each batch."""
+        area = self._areas.pop() if self._areas else _SharedMemory()
+        try:
+            yield _laid_out(batch, area)
+        finally:
+            self._areas.append(area)
+
     def run(self, batch: Batch) -> list[DeviceTile]:
         """Have a batch computed."""
+        if not isinstance(batch, _LaidOut):
+            with self.prepared(batch) as ready:
+                return self.run(ready)
         number = self._numbers.get(batch.model)
         if number is None:
             raise DeviceLostError("the model is not on the device")
-        sizes = [2 * math.prod(_core(tile, batch.model.reach_px)) for tile in batch.tiles]
-        places = _places([*(tile.nbytes for tile in batch.tiles), *sizes])
-        room = self._memory.room(places[-1])
-        for tile, place in zip(batch.tiles, places, strict=False):
-            room[place : place + tile.nbytes].view(tile.dtype).reshape(tile.shape)[:] = tile
-        results = places[len(batch.tiles) : -1]
-        arguments = {
-            "model": number,
-            "scale": None
-            if batch.scale is None
-            else [batch.scale.offset.tolist(), batch.scale.divisor.tolist()],
-            "level": batch.level.tolist(),
-            "tiles": [
-                {"dtype": tile.dtype.name, "shape": tile.shape, "place": place, "result": result}
-                for tile, place, result in zip(batch.tiles, places, results, strict=False)
-            ],
-        }
-        self._ask(f"{CHILD}:run", arguments, [self._memory.descriptor])
-        found = []
-        for tile, place, size in zip(batch.tiles, results, sizes, strict=True):
-            shape = (2, *_core(tile, batch.model.reach_px))
-            labels, confidence = room[place : place + size].reshape(shape).copy()
-            found.append(DeviceTile(labels, confidence))
-        return found
+        tiles = [
+            {
+                "dtype": tile.pixels.dtype.name,
+                "shape": tile.pixels.shape,
+                "scale": tile.scale and [tile.scale.offset.tolist(), tile.scale.divisor.tolist()],
+                "level": tile.level.tolist(),
+                "place": place,
+                "result": result,
+            }
+            for tile, place, result in zip(batch.tiles, batch.places, batch.results, strict=True)
+        ]
+        self._ask(f"{CHILD}:run", {"model": number, "tiles": tiles}, [batch.area.descriptor])
+        return [
+            DeviceTile(*batch.area.bytes[place : place + 2 * math.prod(core)].reshape(2, *core).copy())
+            for core, place in zip(batch.cores, batch.results, strict=True)
+        ]
 
     def _ask(
         self, target: str, arguments: dict[str, Any], fds: Sequence[int] = (), seconds: float | None = None
@@ -179,27 +185,43 @@ class _SharedMemory:
 
     def __init__(self) -> None:
         self.descriptor = -1
-        self._bytes: npt.NDArray[np.uint8] = np.empty(0, np.uint8)
+        self.bytes: npt.NDArray[np.uint8] = np.empty(0, np.uint8)
 
-    def room(self, size: int) -> npt.NDArray[np.uint8]:
-        """The first `size` bytes."""
+    def grow(self, size: int) -> None:
+        """Have at least `size` bytes."""
         if self.descriptor < 0:
             self.descriptor = os.memfd_create("segmentd-tiles", os.MFD_CLOEXEC)
-        if size > self._bytes.size:
+        if size > self.bytes.size:
             os.ftruncate(self.descriptor, size)
-            self._bytes = np.frombuffer(mmap.mmap(self.descriptor, size), np.uint8)
-        return self._bytes[:size]
+            self.bytes = np.frombuffer(mmap.mmap(self.descriptor, size), np.uint8)
 
     def close(self) -> None:
         """Give it back."""
         if self.descriptor >= 0:
             os.close(self.descriptor)
-            self.descriptor, self._bytes = -1, np.empty(0, np.uint8)
+            self.descriptor, self.bytes = -1, np.empty(0, np.uint8)
 
 
-def _core(tile: npt.NDArray[np.generic], reach_px: int) -> tuple[int, int]:
-    """Height and width of what a tile answers for."""
-    return tile.shape[1] - 2 * reach_px, tile.shape[2] - 2 * reach_px
+@dataclass(frozen=True)
+class _LaidOut(Batch):
+    """A batch in shared memory: where tiles and results begin, and height and width of the results."""
+
+    area: _SharedMemory
+    places: Sequence[int]
+    results: Sequence[int]
+    cores: Sequence[tuple[int, int]]
+
+
+def _laid_out(batch: Batch, area: _SharedMemory) -> _LaidOut:
+    around = 2 * batch.model.reach_px
+    arrays = [tile.pixels for tile in batch.tiles]
+    cores = [(pixels.shape[1] - around, pixels.shape[2] - around) for pixels in arrays]
+    places = _places([*(pixels.nbytes for pixels in arrays), *(2 * math.prod(core) for core in cores)])
+    area.grow(places[-1])
+    for pixels, place in zip(arrays, places, strict=False):
+        area.bytes[place : place + pixels.nbytes].view(pixels.dtype).reshape(pixels.shape)[:] = pixels
+    results = places[len(arrays) : -1]
+    return _LaidOut(batch.model, batch.tiles, area, places[: len(arrays)], results, cores)
 
 
 def _places(sizes: Sequence[int]) -> list[int]:

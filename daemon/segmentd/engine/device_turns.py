@@ -1,13 +1,15 @@
-"""The use of one device, by one thread at a time: batches, models, and what to do when it fails."""
+"""The use of one device, by one thread at a time: batches, models, and what to do when it fails.
+
+Which tiles make a batch is decided by `segmentd.engine.tile_queue`.
+"""
 
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from segmentd import telemetry
 from segmentd.engine.activity import Activity
@@ -17,24 +19,17 @@ from segmentd.engine.device import (
     Device,
     DeviceLostError,
     DeviceOutOfMemoryError,
+    DeviceTile,
     NoRoomError,
 )
 from segmentd.engine.device_memory import DEFAULT_BUDGET, DeviceMemory, Hold, MemoryState
 from segmentd.engine.ladder import BackOff, Fit
-from segmentd.engine.loaded import ForestJob
 from segmentd.engine.predictor import Predictor
-from segmentd.engine.segmenter import Band, TileResult
+from segmentd.engine.tile_orders import Piece, Trail
 from segmentd.errors import Reason, SegmentdError
 from segmentd.records import Region
 
-# How long a plane that must not be computed on the CPU waits for others to make room.
-LONGEST_WAIT_FOR_ROOM_SECONDS = 10.0
-_ROOM_PAUSE_SECONDS = 0.01
 _log = telemetry.get_logger(__name__)
-
-
-class UseCpuError(Exception):
-    """The device cannot be used now; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -45,19 +40,13 @@ class MemoryRules:
     idle_seconds: float | None = None
 
 
-@dataclass
-class Trail:
-    """The devices that computed a plane, why not the preferred one alone, and its hold on the model."""
+@dataclass(frozen=True)
+class BatchCounts:
+    """Batches that were computed, and the tiles and planes in them; a plane counts in each of its batches."""
 
-    devices: set[str] = field(default_factory=set)
-    reason: str = ""
-    hold: Hold = field(default_factory=Hold)
-    no_room_since: float | None = None
-
-    def note(self, device: str, reason: str = "") -> None:
-        """A part was computed."""
-        self.devices.add(device)
-        self.reason = reason or self.reason
+    batches: int = 0
+    tiles: int = 0
+    planes: int = 0
 
 
 @dataclass
@@ -75,30 +64,33 @@ class DeviceTurns:
     ----------
     device : Device
         The device.
-    required : bool
-        Planes wait for room on it, as they must not go to the CPU.
     clock : callable
         Monotonic seconds.
     rules : MemoryRules
         For the memory of the device.
     wanted : callable
         The models that planes wait for, the next one first.
+
+    Attributes
+    ----------
+    counts : BatchCounts
+        Since the start.
     """
 
     def __init__(
         self,
         device: Device,
-        required: bool,
         clock: Callable[[], float],
         rules: MemoryRules,
         wanted: Callable[[], Sequence[Predictor]],
     ) -> None:
         self.activity = Activity(clock)
+        self.counts = BatchCounts()  # exchanged as a whole: any thread may look
         self._device = device
-        self._required = required
         self._clock = clock
         self._idle_seconds = rules.idle_seconds
         self._turn = threading.Lock()
+        self._ended: deque[Trail] = deque()
         self._back_off = BackOff()
         self._fares: dict[Predictor, _Fare] = {}
         self._memory = DeviceMemory(device, rules.budget, clock, wanted)
@@ -118,7 +110,7 @@ class DeviceTurns:
 
     def bring(self, model: Predictor) -> None:
         """Bring a model to the device, if that can be used and has room."""
-        with self._turn:
+        with self._taking_turn():
             fare = self._fare(model)
             if self._why_not(fare):
                 return
@@ -143,7 +135,7 @@ class DeviceTurns:
         SegmentdError
             DEVICE_UNAVAILABLE where it has no room, or cannot be used.
         """
-        with self._turn:
+        with self._taking_turn():
             why = self._why_not(self._fare(model))
             try:
                 if not why:
@@ -161,63 +153,89 @@ class DeviceTurns:
 
     def keep_only(self, models: Iterable[Predictor]) -> None:
         """Take off the device what is no longer loaded."""
-        with self._turn, self._losses_noted():
-            for model in self._fares.keys() - set(models):
+        with self._taking_turn(), self._losses_noted():
+            for model in set(tuple(self._fares)) - set(models):
                 del self._fares[model]
                 self._memory.forget(model)
 
     def tidy(self) -> None:
         """Give memory back where that is due."""
-        with self._turn, self._losses_noted():
+        with self._taking_turn(), self._losses_noted():
             self._memory.tidy(self._idle_seconds)
 
     def close(self) -> None:
         """Give the device back; a batch in work is waited for."""
-        with self._turn:
+        with self._taking_turn():
             self._memory.lost()
             self._device.close()
 
     def end(self, trail: Trail) -> None:
-        """A plane has ended."""
-        with self._turn:
-            self._memory.release(trail.hold)
+        """A plane has ended. Does not wait for a turn: the next one takes note of it."""
+        self._ended.append(trail)
+        if self._turn.acquire(blocking=False):
+            try:
+                self._note_ends()
+            finally:
+                self._turn.release()
 
-    def try_batch(self, job: ForestJob, band: Band, left: deque[Region], trail: Trail) -> list[TileResult]:
-        """Compute the next batch; where that fails it is left again, and nothing is returned.
+    def judge(self, model: Predictor) -> tuple[Fit, str]:
+        """How much of a model's work fits at once, and why the device is not to be tried now for it."""
+        fare = self._fare(model)
+        why_not = self._why_not(fare)
+        if not why_not:
+            fare.fit.grow(self._clock())
+        return fare.fit, why_not
+
+    def run(self, batch: Batch, pieces: Sequence[Piece]) -> Sequence[DeviceTile] | None:
+        """Compute a prepared batch; None where that fails, of which `judge` knows then, or is not tried.
 
         Raises
         ------
-        UseCpuError
-            The device is not to be tried now.
+        NoRoomError
+            There is no room for the model now.
         """
-        with self._turn:
-            fare = self._fare(job.predictor)
-            why_not = self._why_not(fare)
-            if why_not:
-                raise UseCpuError(why_not)
-            fare.fit.grow(self._clock())
-            batch = fare.fit.take(left, job.seamless)
+        with self._taking_turn():
+            # Who was withdrawn holds nothing any more: its plane may have ended.
+            planes = {
+                id(piece.order.trail): piece.order.trail for piece in pieces if not piece.order.withdrawn
+            }
+            fare = self._fare(batch.model)
+            if not planes or self._why_not(fare) or len(pieces) > fare.fit.batch:
+                return None
             try:
                 with self.activity.piece():
-                    self._memory.hold(trail.hold, job.predictor)
-                    tiles = _run(self._device, job, band, batch)
-            except NoRoomError as error:
-                left.extendleft(reversed(batch))
-                self._no_room(error, trail)
+                    for trail in planes.values():
+                        self._memory.hold(trail.hold, batch.model)
+                    tiles = self._device.run(batch)
+                if any((tile.confidence == NOT_A_NUMBER).any() for tile in tiles):
+                    raise DeviceLostError("it returned values that are not numbers")
             except DeviceOutOfMemoryError as error:
-                left.extendleft(reversed(batch))
-                self._out_of_memory(fare, error, batch, job.seamless)
+                may_cut = all(piece.order.may_cut for piece in pieces)
+                self._out_of_memory(fare, error, [piece.core for piece in pieces], may_cut)
             except DeviceLostError as error:
-                left.extendleft(reversed(batch))
                 self._lost(error)
             else:
                 self._back_off.worked()
                 fare.back_off.worked()
-                trail.no_room_since = None
+                done = self.counts
+                self.counts = BatchCounts(
+                    done.batches + 1, done.tiles + len(pieces), done.planes + len(planes)
+                )
                 return tiles
-        if trail.no_room_since is not None:
-            time.sleep(_ROOM_PAUSE_SECONDS)  # others have their turn meanwhile
-        return []
+        return None
+
+    @contextmanager
+    def _taking_turn(self) -> Iterator[None]:
+        with self._turn:
+            self._note_ends()
+            try:
+                yield
+            finally:
+                self._note_ends()
+
+    def _note_ends(self) -> None:
+        while self._ended:
+            self._memory.release(self._ended.popleft().hold)
 
     @contextmanager
     def _losses_noted(self) -> Iterator[None]:
@@ -226,15 +244,6 @@ class DeviceTurns:
             yield
         except DeviceLostError as error:
             self._lost(error)
-
-    def _no_room(self, error: NoRoomError, trail: Trail) -> None:
-        """The CPU does a part of the plane meanwhile; where it must not, the plane waits for a while."""
-        now = self._clock()
-        since = now if trail.no_room_since is None else trail.no_room_since
-        trail.no_room_since = since
-        if not self._required or now - since >= LONGEST_WAIT_FOR_ROOM_SECONDS:
-            trail.no_room_since = None
-            raise UseCpuError(f"{self._device.name} {error}")
 
     def _why_not(self, fare: _Fare) -> str:
         """Why the device is not to be tried now for a model; empty where it is."""
@@ -262,15 +271,3 @@ class DeviceTurns:
 
     def _fare(self, model: Predictor) -> _Fare:
         return self._fares.setdefault(model, _Fare(Fit(self._device.max_batch), BackOff()))
-
-
-def _run(device: Device, job: ForestJob, band: Band, cores: Sequence[Region]) -> list[TileResult]:
-    """Compute tiles; values that are not numbers are a fault of the device."""
-    tiles = [job.around(band, core) for core in cores]
-    found = device.run(Batch(job.predictor, job.scale, job.level, tiles))
-    if any((tile.confidence == NOT_A_NUMBER).any() for tile in found):
-        raise DeviceLostError("it returned values that are not numbers")
-    return [
-        job.finished(band, core, tile.labels, tile.confidence)
-        for core, tile in zip(cores, found, strict=True)
-    ]

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from segmentd.engine.ahead import one_ahead
 from segmentd.engine.device_memory import MemoryState
+from segmentd.engine.device_turns import BatchCounts
 from segmentd.engine.loaded import Job
 from segmentd.engine.scoring import ScoredPart
 from segmentd.engine.segmenter import Band, BandResult, TileResult
@@ -24,13 +25,17 @@ TileListener = Callable[[TileResult], None]
 
 @dataclass(frozen=True)
 class DeviceState:
-    """A device in use: its name in results, what it is, its threads, why it and not the preferred one."""
+    """A device in use: its name in results, what it is, its threads, why it and not the preferred one.
+
+    What its memory holds, and what it computed so far, where it is no CPU.
+    """
 
     name: str
     display_name: str
     threads: int
     reason: str = ""
     memory: MemoryState | None = None
+    counts: BatchCounts | None = None
 
 
 class Lane(Protocol):

@@ -6,7 +6,7 @@ from functools import cache
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
+import scipy
 
 from segmentd.compute import fast_features
 from segmentd.compute.feature_plan import plan_features
@@ -25,7 +25,7 @@ def made_up_plane(
     """Blobs in noise, over most of the range of the pixel type: array (C, edge, edge)."""
     chance = np.random.default_rng(seed)
     noise = chance.standard_normal((channels, edge_px, edge_px))
-    smooth = ndimage.gaussian_filter(noise, (0, 6, 6), mode="wrap")
+    smooth = scipy.ndimage.gaussian_filter(noise, (0, 6, 6), mode="wrap")
     blobs = 0.4 + 0.3 * np.tanh(4 * smooth / smooth.std()) + 0.04 * noise
     dtype = np.dtype(pixel_type.value)
     largest = np.iinfo(dtype).max if dtype.kind in "iu" else 1.0
@@ -40,7 +40,7 @@ def test_model() -> bundle.Model:
     reach = feature_set.reach_px
     pixels = np.pad(plane.astype(np.float32), ((0, 0), (reach, reach), (reach, reach)), mode="symmetric")
     stack = fast_features.stack(plan_features(feature_set, 1), pixels)
-    classes = 1 + np.digitize(ndimage.gaussian_filter(plane[0].astype(np.float32), 2), (14_000, 34_000))
+    classes = 1 + np.digitize(scipy.ndimage.gaussian_filter(plane[0].astype(np.float32), 2), (14_000, 34_000))
     chosen = np.random.default_rng(2).integers(0, plane[0].size, STROKES)
     samples = training.Samples(
         stack.reshape(len(stack), -1).T[chosen], classes.ravel()[chosen].astype(np.uint8)

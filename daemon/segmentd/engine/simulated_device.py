@@ -10,14 +10,15 @@ import os
 import re
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from segmentd.engine.device import (
     NOT_A_NUMBER,
     Batch,
+    BatchTile,
     DeviceLostError,
     DeviceOutOfMemoryError,
     DeviceTile,
@@ -120,6 +121,10 @@ class SimulatedDevice:
         """Forget a model."""
         self._loaded.discard(model)
 
+    def prepared(self, batch: Batch) -> AbstractContextManager[Batch]:
+        """As it is."""
+        return nullcontext(batch)
+
     def run(self, batch: Batch) -> list[DeviceTile]:
         """Compute with the CPU's code, and fail where the fault says so."""
         if batch.model not in self._loaded:
@@ -144,13 +149,11 @@ class SimulatedDevice:
         self._loaded.clear()
 
 
-def _tile(batch: Batch, pixels: npt.NDArray[np.generic], broken: bool) -> DeviceTile:
+def _tile(batch: Batch, tile: BatchTile, broken: bool) -> DeviceTile:
     reach = batch.model.reach_px
-    height, width = pixels.shape[1] - 2 * reach, pixels.shape[2] - 2 * reach
-    core = Region(reach, reach, height, width)
-    labels, confidence = batch.model.run(
-        Cut(pixels, core, reach, batch.scale, batch.level, 0, pixels.shape[1])
-    )
+    _, height, width = tile.pixels.shape
+    core = Region(reach, reach, height - 2 * reach, width - 2 * reach)
+    labels, confidence = batch.model.run(Cut(tile.pixels, core, reach, tile.scale, tile.level, 0, height))
     if broken:
         confidence = np.full_like(confidence, NOT_A_NUMBER)
     return DeviceTile(labels, confidence)

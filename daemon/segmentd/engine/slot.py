@@ -11,25 +11,38 @@ from segmentd.errors import Reason, SegmentdError
 
 
 class Slot:
-    """A slot of the scheduler that may be given back for a while; `release` may be called more than once."""
+    """A slot of the scheduler that may be given back for a while; `release` may be called more than once.
 
-    def __init__(self, scheduler: Scheduler, source: str, priority: int, model: str = "") -> None:
+    `pixels` are those of the plane, where they are known already; else see `note_size`.
+    """
+
+    def __init__(
+        self, scheduler: Scheduler, source: str, priority: int, model: str = "", pixels: int | None = None
+    ) -> None:
         self._scheduler = scheduler
         self._model = model
         self._source = source
         self._priority = priority
+        self._parts = scheduler.parts_of(pixels)
         self._held = False
 
     async def acquire(self) -> None:
         """Wait for the slot."""
-        await self._scheduler.acquire(self._source, self._priority, self._model)
+        await self._scheduler.acquire(self._source, self._priority, self._model, self._parts)
         self._held = True
+
+    def note_size(self, pixels: int) -> None:
+        """The planes have so many pixels: small ones leave room in the slot for others."""
+        parts = self._scheduler.parts_of(pixels)
+        if self._held and parts != self._parts:
+            before, self._parts = self._parts, parts
+            self._scheduler.resize(before, parts)
 
     def release(self) -> None:
         """Give the slot back."""
         if self._held:
             self._held = False
-            self._scheduler.release()
+            self._scheduler.release(self._parts)
 
     @property
     def contended(self) -> bool:
@@ -40,7 +53,7 @@ class Slot:
         """Let others go first whose turn it is, and have the slot again."""
         if self._held:
             self._held = False
-            await self._scheduler.give_way(self._source, self._priority, self._model)
+            await self._scheduler.give_way(self._source, self._priority, self._model, self._parts)
             self._held = True
 
 
@@ -69,6 +82,10 @@ class Turn:
         self._pixels, self._seconds = 0, 0.0
         self._ended = False
         self._waiting: Future[None] | None = None
+
+    def note_size(self, pixels: int) -> None:
+        """As `Slot.note_size`."""
+        self._loop.call_soon_threadsafe(self._slot.note_size, pixels)
 
     def after(self, band: BandResult) -> None:
         """Take note of a strip that is computed; waits while others go first.

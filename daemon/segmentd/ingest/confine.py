@@ -48,6 +48,15 @@ def open_beneath(folder: str | bytes | os.PathLike[str], relative: bytes) -> int
     OSError
         As the system reports it: FileNotFoundError, PermissionError, ...
     """
+    here = open_parent(folder, relative)
+    try:
+        return open_in(here, relative.rpartition(b"/")[2])
+    finally:
+        os.close(here)
+
+
+def open_parent(folder: str | bytes | os.PathLike[str], relative: bytes) -> int:
+    """Open the folder that holds the file at a path below a folder; raises as `open_beneath`."""
     *parents, name = relative.split(b"/")
     if any(part in (b"", b".", b"..") for part in (*parents, name)):
         raise NotRegularError
@@ -57,13 +66,24 @@ def open_beneath(folder: str | bytes | os.PathLike[str], relative: bytes) -> int
             below = os.open(part, FOLDER_FLAGS | os.O_NOFOLLOW, dir_fd=here)
             os.close(here)
             here = below
-        return _regular(os.open(name, FILE_FLAGS | os.O_NOFOLLOW, dir_fd=here), name)
+    except OSError as error:
+        os.close(here)
+        if error.errno == errno.ELOOP:
+            raise NotRegularError from error
+        raise
+    return here
+
+
+def open_in(folder: int, name: bytes) -> int:
+    """Open the file, or folder that is an image, of that name in an open folder; raises as `open_beneath`."""
+    if name in (b"", b".", b"..") or b"/" in name:
+        raise NotRegularError
+    try:
+        return _regular(os.open(name, FILE_FLAGS | os.O_NOFOLLOW, dir_fd=folder), name)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENXIO):  # a link, a socket
             raise NotRegularError from error
         raise
-    finally:
-        os.close(here)
 
 
 def _regular(fd: int, name: bytes) -> int:

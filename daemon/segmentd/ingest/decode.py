@@ -1,4 +1,7 @@
-"""The calls that run in a worker process: look into an image file, decode one plane, take its digest."""
+"""The calls that run in a worker process: look into an image file, decode one plane, take its digest.
+
+`fds` are the file and, where an image is a set of files, the folder with all of them.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +20,13 @@ from segmentd.errors import Reason, SegmentdError
 from segmentd.ingest import structure, tree
 from segmentd.ingest.czi import CziImage
 from segmentd.ingest.czi_structure import CziSummary
+from segmentd.ingest.file_set import SetSummary
 from segmentd.ingest.ole_structure import OleSummary
 from segmentd.ingest.ome_zarr import OmeZarrImage
 from segmentd.ingest.raster import RasterImage
+from segmentd.ingest.set_files import Neighbours
 from segmentd.ingest.tiff import TiffImage
+from segmentd.ingest.tiff_set import TiffSetImage
 from segmentd.ingest.tiff_structure import TiffSummary
 from segmentd.ingest.txm import TxmImage
 from segmentd.ingest.verdict import BadStructureError
@@ -31,7 +37,7 @@ BLOCK_BYTES = 4 << 20
 FIRST_PLANE_BYTES = 8 << 20
 
 Answer = tuple[Any, list[npt.NDArray[Any]]]
-Image = TiffImage | RasterImage | CziImage | TxmImage | OmeZarrImage
+Image = TiffImage | TiffSetImage | RasterImage | CziImage | TxmImage | OmeZarrImage
 Key = tuple[int, int, int, int]
 T = TypeVar("T")
 
@@ -41,7 +47,7 @@ _last: list[tuple[Key, Image]] = []
 
 def inspect(args: dict[str, Any], fds: list[int]) -> Answer:
     """Return what the file holds: the fields of `FrameInfo`, and `row_block`."""
-    image = _open(fds[0], args)
+    image = _open(fds, args)
     return {**dataclasses.asdict(image.info), "row_block": image.row_block}, []
 
 
@@ -61,7 +67,7 @@ def take_in(args: dict[str, Any], fds: list[int]) -> Answer:
 def read_plane(args: dict[str, Any], fds: list[int]) -> Answer:
     """Return the pixels of plane `scene`, `time`, `z`."""
     name = args["name"]
-    image = _open(fds[0], args)
+    image = _open(fds, args)
     index = PlaneIndex(args["scene"], args["time"], args["z"])
     return None, [_guarded(name, lambda: image.read(index))]
 
@@ -69,13 +75,17 @@ def read_plane(args: dict[str, Any], fds: list[int]) -> Answer:
 def read_rows(args: dict[str, Any], fds: list[int]) -> Answer:
     """Return rows `start` to `stop` of plane `scene`, `time`, `z`."""
     name = args["name"]
-    image = _open(fds[0], args)
+    image = _open(fds, args)
     index = PlaneIndex(args["scene"], args["time"], args["z"])
     return None, [_guarded(name, lambda: image.read_rows(index, args["start"], args["stop"]))]
 
 
 def digest(args: dict[str, Any], fds: list[int]) -> Answer:
-    """Return the SHA-256 of the file's bytes, as hex digits."""
+    """Return the SHA-256 of the file's bytes, or of all files of the image, as hex digits."""
+    if len(fds) > 1:
+        image = _open(fds, args)
+        if isinstance(image, TiffSetImage):
+            return _guarded(args["name"], image.digest), []
     if stat.S_ISDIR(os.fstat(fds[0]).st_mode):
         return tree.digest(fds[0]), []
     sha256 = hashlib.sha256()
@@ -86,33 +96,43 @@ def digest(args: dict[str, Any], fds: list[int]) -> Answer:
     return sha256.hexdigest(), []
 
 
-def _open(fd: int, args: dict[str, Any]) -> Image:
+def _open(fds: list[int], args: dict[str, Any]) -> Image:
     """Open the image behind a descriptor, or use the one that is open already."""
-    name, status = args["name"], os.fstat(fd)
-    # Of a folder, size and time say nothing of the files in it: the daemon tells those of its content.
-    folder = stat.S_ISDIR(status.st_mode)
-    size, mtime_ns = args["content"] if folder else (status.st_size, status.st_mtime_ns)
+    name, status = args["name"], os.fstat(fds[0])
+    # Of several files, size and time of one say nothing of the others: the daemon tells those of the content.
+    several = len(fds) > 1 or stat.S_ISDIR(status.st_mode)
+    size, mtime_ns = args["content"] if several else (status.st_size, status.st_mtime_ns)
     key = (status.st_dev, status.st_ino, size, mtime_ns)
     if _last and _last[0][0] == key:
-        _last[0][1].use(fd)
-        return _last[0][1]
-    _last.clear()
-    summary = _guarded(name, lambda: structure.examine(fd, name))
-    image = _guarded(name, lambda: _image(fd, summary))
+        image = _last[0][1]
+        if isinstance(image, TiffSetImage):
+            image.use(fds)
+        else:
+            image.use(fds[0])
+        return image
+    while _last:
+        _, before = _last.pop()
+        if isinstance(before, TiffSetImage):
+            before.close()
+    neighbours = Neighbours(fds[1], os.fsencode(args["own"])) if len(fds) > 1 else None
+    summary = _guarded(name, lambda: structure.examine(fds[0], name, neighbours))
+    image = _guarded(name, lambda: _image(fds, summary))
     _last.append((key, image))
     return image
 
 
-def _image(fd: int, summary: structure.Summary) -> Image:
+def _image(fds: list[int], summary: structure.Summary) -> Image:
+    if isinstance(summary, SetSummary):
+        return TiffSetImage(fds, summary)
     if isinstance(summary, TiffSummary):
-        return TiffImage(fd, summary)
+        return TiffImage(fds[0], summary)
     if isinstance(summary, CziSummary):
-        return CziImage(fd, summary)
+        return CziImage(fds[0], summary)
     if isinstance(summary, OleSummary):
-        return TxmImage(fd)
+        return TxmImage(fds[0])
     if isinstance(summary, ZarrSummary):
-        return OmeZarrImage(fd, summary)
-    return RasterImage(fd, summary)
+        return OmeZarrImage(fds[0], summary)
+    return RasterImage(fds[0], summary)
 
 
 def _guarded(name: str, work: Callable[[], T]) -> T:

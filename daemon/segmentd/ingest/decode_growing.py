@@ -14,7 +14,8 @@ import numpy.typing as npt
 from segmentd.errors import Reason, SegmentdError
 from segmentd.ingest.growing_tiff import GrowingTiff
 from segmentd.ingest.growing_zarr import GrowingZarr
-from segmentd.ingest.structure import HEAD_BYTES, TIFF_MAGICS
+from segmentd.ingest.set_files import TIFF_MAGICS
+from segmentd.ingest.structure import HEAD_BYTES
 from segmentd.ingest.verdict import BadStructureError, StillOpenError
 from segmentd.records import PlaneIndex
 

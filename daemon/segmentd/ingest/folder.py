@@ -10,17 +10,20 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
 
 from segmentd.errors import Reason
 from segmentd.ingest import reach
 from segmentd.ingest.clock import Clock, MonotonicClock
 from segmentd.ingest.events import Mail
+from segmentd.ingest.found import FolderStatus, FoundFile
 from segmentd.ingest.listen import Listener
 from segmentd.ingest.names import input_filter
 from segmentd.ingest.scan import Scan, Sighting, look, sight
+from segmentd.ingest.set_waiting import SetWaiting
 from segmentd.ingest.settle import GiveUp, Ready, Settle
-from segmentd.records import Fault, FileStamp, WatchSpec
+from segmentd.records import FileStamp, WatchSpec
+
+__all__ = ["FolderStatus", "FolderWatch", "FoundFile", "Ignore"]
 
 PORTION = 500
 CHECKS_AT_ONCE = 16
@@ -36,52 +39,7 @@ Known = Callable[[bytes, FileStamp], bool]
 Ignore = Callable[[Sequence[Sighting]], Awaitable[None]]
 
 
-@dataclass(frozen=True, slots=True)
-class FoundFile:
-    """A file to segment, or with a `fault` one that never will be as it is.
-
-    Attributes
-    ----------
-    relative, path : bytes
-        Path below the watched folder, and absolute.
-    stamp : FileStamp
-        What the file was like when it was found complete.
-    complete_time_monotonic : float
-        When its writer closed it or, where that was not seen, when it was found complete.
-    changed_time_monotonic : float
-        When it was last seen to change.
-    """
-
-    relative: bytes
-    path: bytes
-    stamp: FileStamp
-    complete_time_monotonic: float
-    fault: Fault | None = None
-    changed_time_monotonic: float = field(default=0.0, compare=False)
-
-
 Deliver = Callable[[FoundFile], Awaitable[None]]
-
-
-@dataclass(frozen=True, slots=True)
-class FolderStatus:
-    """How a watch is doing.
-
-    Attributes
-    ----------
-    state : str
-        `starting`, `active` or `unreachable`.
-    mode : str
-        `events` or `poll`; `mode_reason` says why it polls.
-    waiting : int
-        Files that are there and not in work yet: complete, growing, or not even looked at.
-    """
-
-    state: str = "starting"
-    state_reason: str = ""
-    mode: str = "poll"
-    mode_reason: str = ""
-    waiting: int = 0
 
 
 class FolderWatch:
@@ -102,6 +60,7 @@ class FolderWatch:
         self._wanted = input_filter(spec.include)
         self._skip = _own_folders(spec)
         self._settle = Settle(spec.settle_seconds, spec.give_up_seconds)
+        self._sets = SetWaiting(self._settle, spec.give_up_seconds, self._wanted)
         self._state, self._state_reason = "starting", ""
         self._mode, self._mode_reason = "poll", ""
         self._ignore: Ignore | None = None  # while the first look is not finished
@@ -251,27 +210,35 @@ class FolderWatch:
 
     async def _check(self, deliver: Deliver, local: bool) -> None:
         """Look at the files whose time has come, and hand over those that are decided."""
-        checks = self._settle.due(self._clock.now(), CHECKS_AT_ONCE)
+        checks = self._sets.to_look_at(self._settle.due(self._clock.now(), CHECKS_AT_ONCE), self._clock.now())
         if not checks:
             return
         try:
             looks = await self._disk.call(lambda: [look(self._folder, check.path, local) for check in checks])
         except reach.OutOfReachError:
             for check in checks:
-                self._settle.gone(check.path)  # for now: the first look after this finds them again
+                self._gone(check.path)  # for now: the first look after this finds them again
             raise
         for check, found in zip(checks, looks, strict=True):
             if found is None:
-                self._settle.gone(check.path)
+                self._gone(check.path)
+            if found is None or check.path not in self._settle:  # decided with another file, just now
                 continue
-            decided = self._settle.judged(
-                check, found.stamp, found.structure, self._clock.now(), found.is_open
-            )
-            if decided is not None and self._is_news(decided):
+            now = self._clock.now()
+            structure = self._sets.looked(check.path, found.stamp, found.structure, now)
+            decided = self._settle.judged(check, found.stamp, structure, now, found.is_open)
+            if decided is None:
+                continue
+            parts = self._sets.decided(decided, structure)
+            if self._is_news(decided):
                 fault = decided.fault if isinstance(decided, GiveUp) else None
                 path, changed = self._folder + b"/" + decided.path, decided.changed_time
                 times = (decided.complete_time, fault, changed)
-                await deliver(FoundFile(decided.path, path, decided.stamp, *times))
+                await deliver(FoundFile(decided.path, path, decided.stamp, *times, parts))
+
+    def _gone(self, path: bytes) -> None:
+        self._settle.gone(path)
+        self._sets.gone(path, self._clock.now())
 
     def _is_news(self, decided: Ready | GiveUp) -> bool:
         """Whether to hand this over: that a file cannot be read is told once."""

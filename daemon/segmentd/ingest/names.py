@@ -7,7 +7,9 @@ import re
 from collections.abc import Callable, Iterable
 from fnmatch import translate
 
-IMAGE_SUFFIXES = tuple(b".tif .tiff .btf .tf2 .tf8 .png .jpg .jpeg .czi .txm .txrm .xrm".split())
+IMAGE_SUFFIXES = tuple(
+    b".tif .tiff .btf .tf2 .tf8 .png .jpg .jpeg .czi .txm .txrm .xrm .companion.ome".split()
+)
 # An image that is a folder: nothing in it is an image of its own.
 STORE_SUFFIX = b".zarr"
 RESULT_SUFFIXES = (

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from segmentd.errors import Reason, SegmentdError
-from segmentd.ingest.tiff import PIXEL_TYPES
 from segmentd.ingest.tiff_metadata import channel_names
+from segmentd.ingest.tiff_pages import PIXEL_TYPES
 from segmentd.ingest.zarr_metadata import ArrayMetadata
 from segmentd.ingest.zarr_structure import ZarrSummary
 from segmentd.records import FrameInfo, PlaneIndex

@@ -7,20 +7,21 @@ descriptor.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from segmentd.errors import Reason, SegmentdError
 from segmentd.ingest import confine
+from segmentd.ingest.members import Members, find_members
 from segmentd.ingest.names import printable
 from segmentd.ingest.verdict import MAX_DECODED_BYTES
-from segmentd.records import FileStamp, FrameInfo, PixelSize, PixelType, Plane, PlaneIndex
+from segmentd.records import FilePart, FileStamp, FrameInfo, PixelSize, PixelType, Plane, PlaneIndex
 from segmentd.workers import Reply, WorkerPool
 
 DECODE = "segmentd.ingest.decode"
@@ -32,6 +33,11 @@ DIGESTED_BYTES_PER_SECOND = 10e6
 # Smaller files are looked into, digested and decoded with one call.
 SMALL_FILE_BYTES = 2 << 20
 MAX_CHANNELS = 65_536
+# Each member of a set is opened and checked.
+SECONDS_PER_MEMBER = 0.05
+SMALL_SET_MEMBERS = 100
+
+T = TypeVar("T")
 
 
 class OpenImage:
@@ -43,20 +49,30 @@ class OpenImage:
         What the file holds.
     stamp : FileStamp
         The file's identity when it was opened.
+    parts : tuple of FilePart
+        The other files of the image, by their names in the folder.
+    size_bytes : int
+        Size of all of them.
     name : str
         What messages call it.
     row_block : int
         How many rows have to be decoded to get one; all of them where it cannot be read by rows.
     """
 
-    def __init__(self, pool: WorkerPool, fd: int, name: str, reopen: Callable[[], int]) -> None:
+    def __init__(
+        self, pool: WorkerPool, fd: int, name: str, reopen: Callable[[], int], members: Members | None = None
+    ) -> None:
         self._pool = pool
         self._fd = fd
         self._reopen = reopen
+        self._members = members
         self.name = name
         self.stamp = confine.stamp_of(fd)
-        seconds = BASE_SECONDS + self.stamp.size_bytes / INSPECTED_BYTES_PER_SECOND
-        small = self.stamp.size_bytes <= SMALL_FILE_BYTES
+        self.parts = members.parts if members is not None else ()
+        self.size_bytes = self.stamp.size_bytes + sum(part.stamp.size_bytes for part in self.parts)
+        seconds = BASE_SECONDS + self.size_bytes / INSPECTED_BYTES_PER_SECOND
+        seconds += SECONDS_PER_MEMBER * len(self.parts)
+        small = self.size_bytes <= SMALL_FILE_BYTES and len(self.parts) <= SMALL_SET_MEMBERS
         reply = self._call("take_in" if small else "inspect", seconds)
         self.info = frame_info(reply.value, name)
         self.row_block = _row_block(reply.value, self.info)
@@ -82,13 +98,15 @@ class OpenImage:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+        if self._members is not None:
+            self._members.close()
 
     @cached_property
     def content_digest(self) -> str:
-        """SHA-256 of the file's bytes, as hex digits; read once, in a worker."""
+        """SHA-256 of the bytes of all files, as hex digits; read once, in a worker."""
         if self._digest:
             return self._digest
-        seconds = BASE_SECONDS + self.stamp.size_bytes / DIGESTED_BYTES_PER_SECOND
+        seconds = BASE_SECONDS + self.size_bytes / DIGESTED_BYTES_PER_SECOND
         return str(self._call("digest", seconds).value)
 
     def read_plane(self, index: PlaneIndex) -> Plane:
@@ -147,15 +165,19 @@ class OpenImage:
             same = confine.stamp_of(fd) == self.stamp == confine.stamp_of(self._fd)
         finally:
             os.close(fd)
-        if not same:
+        if not same or (self._members is not None and not _opened(self._members.unchanged, self.name)):
             raise _changed(self.name)
 
     def _call(self, function: str, seconds: float, place: dict[str, int] | None = None) -> Reply:
-        # Of a folder the worker cannot tell quickly whether it is still what it read last.
+        # Of several files the worker cannot tell quickly whether they are still what it read last.
         content = [self.stamp.size_bytes, self.stamp.mtime_ns]
         args = {"name": self.name, "content": content, **(place or {})}
+        fds = [self._fd]
+        if self._members is not None:
+            args |= {"content": self._members.content(self.stamp), "own": os.fsdecode(self._members.own)}
+            fds.append(self._members.folder)
         try:
-            return self._pool.call(f"{DECODE}:{function}", args, [self._fd], seconds, subject=self.name)
+            return self._pool.call(f"{DECODE}:{function}", args, fds, seconds, subject=self.name)
         except SegmentdError:
             self.check_unchanged()  # a file that changes while it is read is not a damaged one
             raise
@@ -167,6 +189,7 @@ def open_image(
     *,
     folder: Path | None = None,
     stamp: FileStamp | None = None,
+    parts: Sequence[FilePart] | None = None,
 ) -> OpenImage:
     """Open an image file and look into it.
 
@@ -180,6 +203,8 @@ def open_image(
         The watched folder: no link below it is followed, and nothing outside it is opened.
     stamp : FileStamp, optional
         What the file must still be like; if not, `IMAGE_CHANGED`.
+    parts : sequence of FilePart, optional
+        What the other files of the image must still be like, where it is known that there are some or none.
 
     Raises
     ------
@@ -194,16 +219,33 @@ def open_image(
         return confine.open_image(raw) if folder is None else confine.open_beneath(folder, raw)
 
     fd = _opened(reopen, name)
+    members: Members | None = None
     try:
         if stamp is not None and confine.stamp_of(fd) != stamp:
             raise _changed(name)
-        return OpenImage(pool, fd, name, reopen)
+        members = _members_of(fd, raw, folder, name, parts)
+        return OpenImage(pool, fd, name, reopen, members)
     except BaseException:
         os.close(fd)
+        if members is not None:
+            members.close()
         raise
 
 
-def _opened(opener: Callable[[], int], name: str) -> int:
+def _members_of(
+    fd: int, raw: bytes, folder: Path | None, name: str, parts: Sequence[FilePart] | None
+) -> Members | None:
+    """Find the other files of an image, which must be what they are said to be."""
+    members = _opened(lambda: find_members(fd, raw, folder, parts), name)
+    if parts and members is not None:
+        stamps = [part.stamp for part in parts]
+        if [part.stamp for part in members.parts] != stamps:
+            members.close()
+            raise _changed(name)
+    return members
+
+
+def _opened(opener: Callable[[], T], name: str) -> T:
     """Open a file; what the system says becomes a fault of that file."""
     try:
         return opener()

@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from segmentd.errors import Reason
 from segmentd.ingest import confine, structure
 from segmentd.ingest.names import is_store, printable
+from segmentd.ingest.set_files import Neighbours
 from segmentd.ingest.verdict import StillOpenError, Structure, Verdict
 from segmentd.records import Fault, FileStamp
 
@@ -137,25 +139,24 @@ def look(folder: bytes, path: bytes, local: bool = False) -> Look | None:
 
     On a `local` file system also whether it is open for writing.
     """
-    name = printable(path)
+    name, own = printable(path), path.rpartition(b"/")[2]
     try:
-        fd = confine.open_beneath(folder, path)
+        with ExitStack() as opened:
+            parent = confine.open_parent(folder, path)
+            opened.callback(os.close, parent)
+            fd = confine.open_in(parent, own)
+            opened.callback(os.close, fd)
+            before = confine.stamp_of(fd)
+            found = structure.check(fd, name, Neighbours(parent, own, local))
+            is_open = local and confine.is_open_for_writing(fd)
+            after = confine.stamp_of(fd)
     except (FileNotFoundError, NotADirectoryError, confine.NotRegularError):
         return None
     except OSError as error:
         return _unreadable(folder, path, name, error)
-    try:
-        before = confine.stamp_of(fd)
-        found = structure.check(fd, name)
-        is_open = local and confine.is_open_for_writing(fd)
-        after = confine.stamp_of(fd)
-    except OSError as error:
-        return _unreadable(folder, path, name, error)
-    finally:
-        os.close(fd)
     if after != before:
         found = structure.still_open(StillOpenError("it is growing"), name)
-    return Look(after, found, is_open)
+    return Look(after, found, is_open or found.being_written)
 
 
 def _unreadable(folder: bytes, path: bytes, name: str, error: OSError) -> Look | None:

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from segmentd.ingest.verdict import Structure, Verdict
-from segmentd.records import Fault, FileStamp
+from segmentd.records import Fault, FilePart, FileStamp
 
 CLOSES_REMEMBERED = 4096
 CLOSED_WITHIN_SECONDS = 0.5  # a writer who has the file open is looked for no more often
@@ -60,6 +60,9 @@ class _File:
     since: float
     closed_at: float | None
     due: float | None
+    # Of an image in several files: the others, and when the last of them was closed, if all were.
+    parts: tuple[FilePart, ...] = ()
+    parts_closed_at: float | None = None
 
 
 class Settle:
@@ -114,6 +117,17 @@ class Settle:
         """Take note that a file is not there any more."""
         self._files.pop(path, None)
 
+    def hurry(self, path: bytes, now: float) -> None:
+        """Have a file looked at now, unless it is just being looked at."""
+        file = self._files.get(path)
+        if file is not None and file.due is not None:
+            self._schedule(path, file, now)
+
+    def put_off(self, path: bytes, until: float) -> None:
+        """Do not look at a file that `due` told of before that time."""
+        if path in self._files:
+            self._schedule(path, self._files[path], until)
+
     def due(self, now: float, limit: int) -> list[Check]:
         """Return up to `limit` files to look at now: those that wait longest first, then older files."""
         checks: list[Check] = []
@@ -146,9 +160,13 @@ class Settle:
         if stamp != file.stamp:
             self.sighted(path, stamp, now)
             return None
+        if structure.verdict is Verdict.PART:
+            self._schedule(path, file, now + self._give_up_seconds)
+            return None
+        self._note_parts(file, structure.parts, now)
         quiet_at, end_at = file.since + self._settle_seconds, file.since + self._give_up_seconds
         complete_at = end_at if is_open or structure.announced_changes else quiet_at
-        closed_at = None if structure.announced_changes else file.closed_at
+        closed_at = None if structure.announced_changes else _closed_at(file)
         if structure.verdict is Verdict.CLOSED and (closed_at is not None or now >= complete_at):
             del self._files[path]
             return Ready(path, stamp, now if closed_at is None else closed_at, file.since)
@@ -164,6 +182,24 @@ class Settle:
             self._schedule(path, file, min(again_at, end_at))
         return None
 
+    def _note_parts(self, file: _File, parts: tuple[FilePart, ...], now: float) -> None:
+        """Take note of the other files of an image: it changes when one of them does, or comes."""
+        if parts == file.parts:
+            return
+        closes = [self._closes.get(part.stamp) for part in parts]
+        seen = [closed for closed in closes if closed is not None]
+        file.parts_closed_at = max(seen) if len(seen) == len(closes) and seen else None
+        if file.parts or file.parts_closed_at is None:
+            file.since = now
+        file.parts = parts
+
     def _schedule(self, path: bytes, file: _File, due: float) -> None:
         file.due = due
         heapq.heappush(self._queue, (due, file.stamp.mtime_ns, path))
+
+
+def _closed_at(file: _File) -> float | None:
+    """When the last file of an image was closed; None where that was not seen of all."""
+    if not file.parts or file.closed_at is None:
+        return file.closed_at
+    return None if file.parts_closed_at is None else max(file.closed_at, file.parts_closed_at)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import IO, Any, cast
+from typing import IO, cast
 
 import numpy as np
 import tifffile
@@ -22,23 +22,12 @@ from segmentd.ingest.descriptor_file import DescriptorFile
 from segmentd.ingest.tiff_layout import AnyArray, SeriesLayout, layout_of, micromanager_layout
 from segmentd.ingest.tiff_metadata import channel_names, imagej_channel_names, pixel_size
 from segmentd.ingest.tiff_ome import OmeImage, OmeInfo, is_ome, parse_ome
+from segmentd.ingest.tiff_pages import colour_samples, joined, like_first, select_colours, stored_types
 from segmentd.ingest.tiff_rows import contiguous_rows, decoded_rows, rows_decoded_together
 from segmentd.ingest.tiff_structure import RGB, YCBCR, TiffSummary
 from segmentd.ingest.verdict import MAX_DECODED_BYTES, BadStructureError
-from segmentd.records import FrameInfo, PixelSize, PixelType, PlaneIndex
+from segmentd.records import FrameInfo, PixelSize, PlaneIndex
 
-PIXEL_TYPES = {
-    "bool": PixelType.UINT8,
-    "uint8": PixelType.UINT8,
-    "int8": PixelType.INT16,
-    "uint16": PixelType.UINT16,
-    "int16": PixelType.INT16,
-    "uint32": PixelType.UINT32,
-    "float16": PixelType.FLOAT32,
-    "float32": PixelType.FLOAT32,
-    "float64": PixelType.FLOAT32,
-}
-ALPHA = (1, 2)
 DECODER_THREADS = 2
 
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what matters in its warnings is checked here
@@ -59,13 +48,13 @@ class TiffImage:
             raise BadStructureError(Reason.IMAGE_INCOMPLETE, text)
         name = (ome and ome.file_name) or "image.tif"
         self._tiff = tifffile.TiffFile(cast("IO[bytes]", self._file), name=name, _multifile=False)
-        series = self._choose_series(ome, summary.page_count)
+        series = self._choose_series(ome)
         self._page = series[0].keyframe
-        self._dtype, self._pixel_type = _types(self._page)
+        self._dtype, self._pixel_type = stored_types(self._page)
         self._scenes = [layout_of(one) for one in series]
         if ome is None and not self._tiff.is_imagej and summary.page_count > 1:
             self._scenes = [micromanager_layout(self._tiff, self._scenes[0]) or self._scenes[0]]
-        self._colour_samples = self._without_alpha(self._scenes[0])
+        self._colour_samples = colour_samples(self._page, self._scenes[0])
         self.info = self._frame_info(summary, None if ome is None else _image_of(ome, series[0]))
 
     def use(self, fd: int) -> None:
@@ -101,41 +90,22 @@ class TiffImage:
         return layout, [int(n) for n in layout.pages[index.scene % positions, index.time, index.z]]
 
     def _joined(self, parts: list[AnyArray]) -> AnyArray:
-        pixels = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite, which is masked later
-            return np.ascontiguousarray(pixels, dtype=self.info.pixel_type.value)
+        return joined(parts, self._pixel_type)
 
-    def _choose_series(self, ome: OmeInfo | None, page_count: int) -> list[tifffile.TiffPageSeries]:
+    def _choose_series(self, ome: OmeInfo | None) -> list[tifffile.TiffPageSeries]:
         series = self._tiff.series
         if not series or not series[0].shape or 0 in series[0].shape:
             raise BadStructureError(Reason.IMAGE_CORRUPT, "has no image in it; save it again")
-        if ome is None or (ome.binary_only and page_count == 1):
+        if ome is None:
             return series[:1]
-        if ome.binary_only:
-            text = f"is described by another file ({ome.binary_only}); save it as one file"
-            raise BadStructureError(Reason.IMAGE_UNSUPPORTED, text)
         if series[0].kind not in ("ome", "mmstack"):
             text = "has OME-XML that does not fit its images; save it again"
             raise BadStructureError(Reason.IMAGE_CORRUPT, text)
         like = (series[0].shape, series[0].axes, series[0].dtype)
         return [one for one in series if (one.shape, one.axes, one.dtype) == like]
 
-    def _without_alpha(self, layout: SeriesLayout) -> list[int] | None:
-        """Which samples of a pixel are colours; None where all are."""
-        extra = [int(kind) for kind in self._page.extrasamples]
-        samples = layout.in_page("S")
-        first_extra = samples - len(extra)
-        alpha = {first_extra + number for number, kind in enumerate(extra) if kind in ALPHA}
-        colours = [sample for sample in range(samples) if sample not in alpha]
-        return None if not alpha or first_extra < 1 else colours
-
     def _select(self, layout: SeriesLayout, values: AnyArray) -> AnyArray:
-        arranged = layout.arrange(values)
-        if self._colour_samples is None:
-            return arranged
-        channels, samples = layout.in_page("C"), layout.in_page("S")
-        by_sample = arranged.reshape(channels, samples, *arranged.shape[1:])[:, self._colour_samples]
-        return by_sample.reshape(-1, *arranged.shape[1:])
+        return select_colours(layout, values, self._colour_samples)
 
     def _read_page(self, layout: SeriesLayout, number: int) -> AnyArray:
         first = self._page
@@ -159,10 +129,7 @@ class TiffImage:
 
     def _page_at(self, number: int) -> tifffile.TiffPage:
         page = self._tiff.pages.get(number, aspage=True, cache=False)
-        if page.shape != self._page.shape or page.dtype != self._dtype:
-            text = f"has images of different size or type (image {number}); save them as files of their own"
-            raise BadStructureError(Reason.IMAGE_UNSUPPORTED, text)
-        return cast("tifffile.TiffPage", page)
+        return like_first(page, self._page, f"image {number}")
 
     def _frame_info(self, summary: TiffSummary, ome: OmeImage | None) -> FrameInfo:
         layout = self._scenes[0]
@@ -201,15 +168,6 @@ class TiffImage:
         if self._tiff.is_imagej:
             return "ImageJ TIFF"
         return "BigTIFF" if summary.big else "TIFF"
-
-
-def _types(page: tifffile.TiffPage) -> tuple[np.dtype[Any], PixelType]:
-    """Type of the pixels as stored, and the type that they are given."""
-    pixel_type = None if page.dtype is None else PIXEL_TYPES.get(page.dtype.name)
-    if page.dtype is None or pixel_type is None:
-        text = f"has pixels of type {page.dtype}, which is not supported; save it as 8-bit or 16-bit"
-        raise BadStructureError(Reason.IMAGE_UNSUPPORTED, text)
-    return page.dtype, pixel_type
 
 
 def _image_of(ome: OmeInfo, series: tifffile.TiffPageSeries) -> OmeImage:

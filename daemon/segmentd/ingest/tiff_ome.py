@@ -1,4 +1,4 @@
-"""OME-XML of an OME-TIFF that stands for itself: names, sizes, and where its planes are.
+"""OME-XML of an OME-TIFF: names, sizes, channels. What it says of other files is read by `ome_references`.
 
 Runs in a worker process. A document type definition is refused, since entities can be made to expand
 without end; a reference to another file is never followed.
@@ -33,6 +33,7 @@ MICROMETRES = {
 }
 MAX_NAME_CHARACTERS = 200
 NO_COLOR = -1
+DOCTYPE_TEXT = "has a document type in its OME-XML, which is not allowed"
 
 _DOCTYPE = re.compile(r"<!\s*(DOCTYPE|ENTITY)", re.IGNORECASE)
 
@@ -50,14 +51,10 @@ class OmeImage:
 
 @dataclass(frozen=True, slots=True)
 class OmeInfo:
-    """What the XML says; `file_name` is what it calls this file, which may have been renamed since.
-
-    `binary_only` names the file that has the metadata, where this one has none of its own.
-    """
+    """What the XML says; `file_name` is what it calls this file, which may have been renamed since."""
 
     images: tuple[OmeImage, ...]
     file_name: str | None = None
-    binary_only: str | None = None
 
 
 def is_ome(description: bytes) -> bool:
@@ -66,62 +63,70 @@ def is_ome(description: bytes) -> bool:
 
 
 def parse_ome(description: bytes) -> OmeInfo:
-    """Parse OME-XML; sets of several files are refused, except members that hold a single plane."""
-    try:
-        text = description.decode("utf-8")
-    except UnicodeDecodeError:
-        text = description.decode("cp1252", "replace")
-    if _DOCTYPE.search(text):
-        raise BadStructureError(
-            Reason.IMAGE_CORRUPT, "has a document type in its OME-XML, which is not allowed"
-        )
-    try:
-        root = ElementTree.fromstring(text)
-    except ElementTree.ParseError as error:
-        text = f"has OME-XML that cannot be read ({error}); save it again"
-        raise BadStructureError(Reason.IMAGE_CORRUPT, text) from error
-    for element in _named(root, "BinaryOnly"):
-        return OmeInfo((), binary_only=element.get("MetadataFile", "another file"))
-    images = tuple(
-        _image(image, pixels) for image in _named(root, "Image") for pixels in _named(image, "Pixels")
-    )
+    """Parse the OME-XML of a file that stands for itself."""
+    root = parse_root(description)
+    images = tuple(ome_image(image, pixels) for image, pixels in images_of(root))
     return OmeInfo(images, _own_file_name(root))
 
 
-def _named(parent: ElementTree.Element, name: str) -> Iterator[ElementTree.Element]:
+def parse_root(description: bytes) -> ElementTree.Element:
+    """Parse OME-XML as a tree."""
+    text = text_of(description)
+    if _DOCTYPE.search(text):
+        raise BadStructureError(Reason.IMAGE_CORRUPT, DOCTYPE_TEXT)
+    try:
+        return ElementTree.fromstring(text)
+    except ElementTree.ParseError as error:
+        text = f"has OME-XML that cannot be read ({error}); save it again"
+        raise BadStructureError(Reason.IMAGE_CORRUPT, text) from error
+
+
+def text_of(description: bytes) -> str:
+    """Decode OME-XML, which some programs write in the encoding of Windows."""
+    try:
+        return description.decode("utf-8")
+    except UnicodeDecodeError:
+        return description.decode("cp1252", "replace")
+
+
+def images_of(root: ElementTree.Element) -> Iterator[tuple[ElementTree.Element, ElementTree.Element]]:
+    """All images, each with its `Pixels`."""
+    for image in named(root, "Image"):
+        for pixels in named(image, "Pixels"):
+            yield image, pixels
+
+
+def named(parent: ElementTree.Element, name: str) -> Iterator[ElementTree.Element]:
     """Children of that name, whatever version of the OME namespace they are in."""
     return (child for child in parent if child.tag.rpartition("}")[2] == name)
 
 
 def _own_file_name(root: ElementTree.Element) -> str | None:
-    """Return the name that all planes refer to, None where they do not; other files are refused."""
+    """Return the name that all planes refer to, None where they do not; another file is refused."""
     files = {
         (uuid.text, uuid.get("FileName"))
-        for image in _named(root, "Image")
-        for pixels in _named(image, "Pixels")
-        for data in _named(pixels, "TiffData")
-        for uuid in _named(data, "UUID")
+        for _, pixels in images_of(root)
+        for data in named(pixels, "TiffData")
+        for uuid in named(data, "UUID")
     }
-    if len(files) > 1:
-        names = sorted({clean(name or "?") for _, name in files})
-        text = (
-            f"is one of {len(names)} files of an OME-TIFF set ({', '.join(names[:3])}, ...); "
-            "sets are not supported: save it as a single file"
-        )
-        raise BadStructureError(Reason.IMAGE_UNSUPPORTED, text)
     for uuid, name in files:
-        if root.get("UUID") not in (None, uuid):
+        if len(files) > 1 or root.get("UUID") not in (None, uuid):
             text = f"has its planes in another file ({clean(name or '?')}); save it as a single file"
             raise BadStructureError(Reason.IMAGE_UNSUPPORTED, text)
         return name
     return None
 
 
-def _image(image: ElementTree.Element, pixels: ElementTree.Element) -> OmeImage:
-    channels = tuple(clean(channel.get("Name") or "") or None for channel in _named(pixels, "Channel"))
-    colors = tuple(_color(channel.get("Color", "")) for channel in _named(pixels, "Channel"))
+def ome_image(image: ElementTree.Element, pixels: ElementTree.Element) -> OmeImage:
+    """Read what an image is called, its channels and sizes."""
+    channels = tuple(clean(channel.get("Name") or "") or None for channel in named(pixels, "Channel"))
+    colors = tuple(_color(channel.get("Color", "")) for channel in named(pixels, "Channel"))
     sizes = (_micrometres(pixels, axis) for axis in "YXZ")
-    counts = [_count(pixels, "SizeT"), _count(pixels, "SizeZ"), len(channels) or _count(pixels, "SizeC")]
+    counts = [
+        count_of(pixels, "SizeT"),
+        count_of(pixels, "SizeZ"),
+        len(channels) or count_of(pixels, "SizeC"),
+    ]
     return OmeImage(image.get("Name") or "", math.prod(counts), channels, PixelSize(*sizes), colors)
 
 
@@ -132,7 +137,8 @@ def _color(text: str) -> str | None:
     return f"#{(int(text) >> 8) & 0xFFFFFF:06X}"
 
 
-def _count(pixels: ElementTree.Element, name: str) -> int:
+def count_of(pixels: ElementTree.Element, name: str) -> int:
+    """Read a size, at least 1 digit and at most 11."""
     text = pixels.get(name, "1")
     if not text.isdecimal() or not 0 < len(text) < 12:
         raise BadStructureError(Reason.IMAGE_CORRUPT, f"has OME-XML without a proper {name}; save it again")

@@ -100,6 +100,14 @@ def check_directory(directory: Directory) -> tuple[PageShape, int, int]:
     return shape, start, end
 
 
+def first_description(fd: int) -> bytes:
+    """Return the description of the first image, without looking at anything else."""
+    source = Source(fd)
+    for directory in directories(source, *read_layout(source)):
+        return directory.text(270, MAX_DESCRIPTION_BYTES)
+    return b""
+
+
 def _shape(directory: Directory) -> PageShape:
     """Read and check what describes the pixels."""
     name = directory.name

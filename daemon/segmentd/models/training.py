@@ -11,11 +11,10 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.ensemble import RandomForestClassifier
 
 from segmentd.compute import deep, deep_cells, fast_features, normalize
 from segmentd.compute.deep_sets import DeepFeatureSet
@@ -28,6 +27,9 @@ from segmentd.errors import Reason, SegmentdError
 from segmentd.models import cuml_forest
 from segmentd.models.cuml_forest import CumlError, Fitted
 from segmentd.records import Region
+
+if TYPE_CHECKING:
+    from sklearn.ensemble import RandomForestClassifier
 
 TREES = 25
 # What may train a forest: the CPU, a card, or a card where there is one.
@@ -180,6 +182,8 @@ def train(
 
 
 def _by_scikit_learn(samples: Samples, seed: int, threads: int, trees: int) -> Fitted:
+    from sklearn.ensemble import RandomForestClassifier  # would be a third of a daemon's start
+
     classifier = RandomForestClassifier(n_estimators=trees, random_state=seed, oob_score=True, n_jobs=threads)
     with warnings.catch_warnings():
         # A pixel that every tree drew has no out-of-bag vote; `_out_of_bag` leaves it out.

@@ -7,6 +7,7 @@ ResultEvent. Tiles, feature stacks and class scores are plain arrays and have no
 from __future__ import annotations
 
 from segmentd.records.images import (
+    FilePart,
     FileStamp,
     FrameInfo,
     PixelSize,
@@ -38,6 +39,7 @@ __all__ = [
     "DriftChange",
     "DriftMeasure",
     "Fault",
+    "FilePart",
     "FileStamp",
     "FrameInfo",
     "ModelCard",

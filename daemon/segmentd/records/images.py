@@ -52,6 +52,14 @@ class FileStamp:
 
 
 @dataclass(frozen=True, slots=True)
+class FilePart:
+    """A file that is part of an image: its path, relative as that of the image, and its stamp."""
+
+    path: bytes
+    stamp: FileStamp
+
+
+@dataclass(frozen=True, slots=True)
 class Region:
     """A rectangle of a plane in pixels."""
 

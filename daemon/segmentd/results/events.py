@@ -112,6 +112,13 @@ class EventReader:
         with self._connection() as connection:
             return _read_bounds(connection)
 
+    def _first_recorded_since(self, seconds: float, last: int) -> int:
+        """Return the oldest event since a time (seconds since the epoch), or one after the last."""
+        query = "SELECT number FROM events WHERE recorded >= ? ORDER BY number LIMIT 1"
+        with self._connection() as connection:
+            row: tuple[int] | None = connection.execute(query, (seconds,)).fetchone()
+        return last + 1 if row is None else row[0]
+
     @contextlib.contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
         """Lend a connection, inside one read transaction."""

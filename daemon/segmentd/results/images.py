@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from segmentd.errors import Reason
-from segmentd.records import Fault, FileStamp
+from segmentd.records import Fault, FilePart, FileStamp
 from segmentd.results import published
 from segmentd.results.published import PublishedFile
 
 _UPSERT = """
-INSERT INTO images (watch, path, stamp, file_id, ctime_ns, digest, version, state, tries, reason, message)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO images (
+    watch, path, stamp, file_id, ctime_ns, digest, version, state, tries, reason, message, part_of
+)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (watch, path) DO UPDATE SET
     stamp = excluded.stamp, file_id = excluded.file_id, ctime_ns = excluded.ctime_ns,
     state = excluded.state, tries = excluded.tries, reason = excluded.reason, message = excluded.message,
+    part_of = excluded.part_of,
     digest = CASE WHEN excluded.version > 0 THEN excluded.digest ELSE digest END,
     version = max(version, excluded.version)
 RETURNING id
@@ -24,12 +27,13 @@ RETURNING id
 
 
 class ImageState(StrEnum):
-    """How an image ended; subscribers are told of the first two."""
+    """How an image ended; subscribers are told of the first two. A `part` is a file of another image."""
 
     DONE = "done"
     FAILED = "failed"
     VANISHED = "vanished"
     IGNORED = "ignored"
+    PART = "part"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +43,8 @@ class ImageOutcome:
     `path` is relative to the watched folder; no `stamp` means that it is not known (a rebuilt journal).
     `version` and `content_digest` are kept for `done` and `failed` only; the digest is empty where the
     file was never read whole. `files` are its results. `renamed_from` is the path that the image had when
-    it was segmented: nothing is there any more, so that path counts as vanished.
+    it was segmented: nothing is there any more, so that path counts as vanished. `parts` are the other files
+    of the image, which are recorded with it.
     """
 
     watch: str
@@ -52,6 +57,7 @@ class ImageOutcome:
     fault: Fault | None = None
     files: tuple[PublishedFile, ...] = ()
     renamed_from: bytes = b""
+    parts: tuple[FilePart, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,52 +74,6 @@ class ImageRow:
     files: tuple[PublishedFile, ...] = ()
 
 
-class KnownStamps:
-    """In memory: the stamp under which each path ended. A scan asks for every file in the folder."""
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._by_watch: dict[str, dict[bytes, tuple[str, ImageState, int]]] = {}
-        # What could not be read is tried once more: a stamp does not tell that it can be read now, or that
-        # what its format needs was installed.
-        rows = connection.execute(
-            "SELECT watch, path, stamp, state, ctime_ns FROM images "
-            "WHERE state != 'vanished' AND reason NOT IN (?, ?)",
-            (Reason.IMAGE_UNREADABLE, Reason.IMAGE_NEEDS_EXTRA),
-        )
-        for watch, path, stamp, state, ctime_ns in rows:
-            self._by_watch.setdefault(watch, {})[path] = (stamp, ImageState(state), ctime_ns)
-
-    def has(self, watch: str, path: bytes, stamp: FileStamp) -> bool:
-        """Whether the path ended under this very stamp.
-
-        A failed image whose permissions or the like have changed since may have been mended.
-        """
-        known = self._by_watch.get(watch, {}).get(path)
-        if known is None or known[0] != stamp_text(stamp):
-            return False
-        return (
-            known[1] is not ImageState.FAILED or 0 in (known[2], stamp.ctime_ns) or known[2] == stamp.ctime_ns
-        )
-
-    def is_done(self, watch: str, path: bytes, stamp: FileStamp) -> bool:
-        """Whether the path is done under this very stamp."""
-        known = self._by_watch.get(watch, {}).get(path)
-        return known is not None and known[:2] == (stamp_text(stamp), ImageState.DONE)
-
-    def keep(self, watch: str, path: bytes, stamp: FileStamp, state: ImageState) -> None:
-        """Note that a path ended."""
-        self._by_watch.setdefault(watch, {})[path] = (stamp_text(stamp), state, stamp.ctime_ns)
-
-    def keep_outcome(self, outcome: ImageOutcome) -> None:
-        """Note an outcome; a vanished image is forgotten, so that it is done when it comes back."""
-        of_watch = self._by_watch.get(outcome.watch, {})
-        of_watch.pop(outcome.renamed_from, None)
-        if outcome.state is ImageState.VANISHED or outcome.stamp is None:
-            of_watch.pop(outcome.path, None)
-        else:
-            self.keep(outcome.watch, outcome.path, outcome.stamp, outcome.state)
-
-
 def stamp_text(stamp: FileStamp | None) -> str:
     """Write a stamp as text: inode numbers may exceed SQLite's integers."""
     return f"{stamp.size_bytes}:{stamp.mtime_ns}:{_file_id(stamp)}" if stamp else ""
@@ -124,12 +84,16 @@ def _file_id(stamp: FileStamp) -> str:
 
 
 def insert_outcome(connection: sqlite3.Connection, outcome: ImageOutcome) -> int:
-    """Insert or update an image's row; returns its id."""
+    """Insert or update an image's row, and those of its parts; returns its id."""
+    if outcome.renamed_from:
+        query = (
+            "UPDATE images SET state = ? WHERE watch = ? AND (path = ? OR (part_of = ? AND state = 'part'))"
+        )
+        path = outcome.renamed_from
+        connection.execute(query, (ImageState.VANISHED, outcome.watch, path, path))
+    _insert_parts(connection, outcome.watch, outcome.path, outcome.parts)
     published = outcome.state in (ImageState.DONE, ImageState.FAILED)
     stamp = outcome.stamp
-    if outcome.renamed_from:
-        query = "UPDATE images SET state = ? WHERE watch = ? AND path = ?"
-        connection.execute(query, (ImageState.VANISHED, outcome.watch, outcome.renamed_from))
     rows: list[tuple[int]] = connection.execute(
         _UPSERT,
         (
@@ -144,13 +108,38 @@ def insert_outcome(connection: sqlite3.Connection, outcome: ImageOutcome) -> int
             outcome.tries,
             outcome.fault.reason if outcome.fault else "",
             outcome.fault.message if outcome.fault else "",
+            b"",
         ),
     ).fetchall()
     return rows[0][0]
 
 
-def update_stamp(connection: sqlite3.Connection, watch: str, path: bytes, stamp: FileStamp) -> None:
-    """Replace an image's stamp and nothing else."""
+def _insert_parts(
+    connection: sqlite3.Connection, watch: str, leader: bytes, parts: Sequence[FilePart]
+) -> None:
+    """Insert or update the rows of files that are part of an image, the one of `leader`."""
+    for part in parts:
+        stamp = part.stamp
+        fields = (
+            stamp_text(stamp),
+            _file_id(stamp),
+            stamp.ctime_ns,
+            "",
+            0,
+            ImageState.PART,
+            1,
+            "",
+            "",
+            leader,
+        )
+        connection.execute(_UPSERT, (watch, part.path, *fields)).fetchall()
+
+
+def update_stamp(
+    connection: sqlite3.Connection, watch: str, path: bytes, stamp: FileStamp, parts: Sequence[FilePart]
+) -> None:
+    """Replace the stamps of an image and its parts, and nothing else."""
+    _insert_parts(connection, watch, path, parts)
     connection.execute(
         "UPDATE images SET stamp = ?, file_id = ?, ctime_ns = ? WHERE watch = ? AND path = ?",
         (stamp_text(stamp), _file_id(stamp), stamp.ctime_ns, watch, path),

@@ -19,10 +19,10 @@ from typing import IO, Self, TypeVar
 
 from segmentd import crashpoints, telemetry
 from segmentd.errors import Reason, SegmentdError
-from segmentd.records import FileStamp, ResultEvent, Segmentation
+from segmentd.records import FilePart, FileStamp, ResultEvent, Segmentation
 from segmentd.results import images, published
 from segmentd.results.image_reader import ImageReader
-from segmentd.results.images import ImageOutcome, ImageState, KnownStamps
+from segmentd.results.images import ImageOutcome, ImageState
 from segmentd.results.journal_schema import (
     FILE_NAME,
     journal_errors,
@@ -31,6 +31,7 @@ from segmentd.results.journal_schema import (
     sqlite_note,
     transaction,
 )
+from segmentd.results.known_stamps import KnownStamps
 from segmentd.results.payload import encode_segmentation
 from segmentd.results.published import PublishedFile, ResultFault
 from segmentd.results.reserve import Reserve
@@ -155,22 +156,29 @@ class Journal(ImageReader):
         return self._stamps.has(watch, path, stamp)
 
     def is_done(self, watch: str, path: bytes, stamp: FileStamp) -> bool:
-        """Whether this path with this stamp was segmented; answered from memory."""
+        """Whether this path with this stamp was segmented, or is part of what was; from memory."""
         return self._stamps.is_done(watch, path, stamp)
 
-    def same_content(self, watch: str, path: bytes, content_digest: str, stamp: FileStamp) -> bool:
+    def in_set(self, watch: str, path: bytes) -> bool:
+        """Whether a path is one of several files of an image; answered from memory."""
+        return self._stamps.in_set(watch, path)
+
+    def same_content(
+        self, watch: str, path: bytes, content_digest: str, stamp: FileStamp, parts: Sequence[FilePart] = ()
+    ) -> bool:
         """Whether a path is already done with this content.
 
-        If so, its new stamp is recorded and there is nothing to publish. An image that failed is not
-        done: touching it has it tried again.
+        If so, its new stamp and those of its parts are recorded and there is nothing to publish. An image
+        that failed is not done: touching it has it tried again.
         """
         with self._connection() as connection:
             image = images.find_image(connection, watch, path)
         if image is None or image.state is not ImageState.DONE or image.content_digest != content_digest:
             return False
         with self._write_lock, self._writing():
-            images.update_stamp(self._writer, watch, path, stamp)
+            images.update_stamp(self._writer, watch, path, stamp, parts)
         self._stamps.keep(watch, path, stamp, ImageState.DONE)
+        self._stamps.keep_parts(watch, path, parts)
         return True
 
     def failed_again(self, outcome: ImageOutcome) -> bool:
@@ -178,14 +186,13 @@ class Journal(ImageReader):
         if outcome.stamp is None or not self.failed_before(outcome):
             return False
         with self._write_lock, self._writing():
-            images.update_stamp(self._writer, outcome.watch, outcome.path, outcome.stamp)
+            images.update_stamp(self._writer, outcome.watch, outcome.path, outcome.stamp, outcome.parts)
         self._stamps.keep_outcome(outcome)
         return True
 
     def finish_first_look(self, watch: str) -> None:
         """Note that a watch is not new any more: what its folder held at first is decided."""
-        with self._write_lock, self._writing():
-            self._writer.execute("INSERT OR IGNORE INTO first_looks VALUES (?)", (watch,))
+        self.write(lambda writer: writer.execute("INSERT OR IGNORE INTO first_looks VALUES (?)", (watch,)))
 
     def note_faults(self, found: Sequence[tuple[PublishedFile, ResultFault]]) -> None:
         """Note what is, or no longer is, wrong with result files."""
@@ -223,12 +230,6 @@ class Journal(ImageReader):
                 self._writer.execute("DELETE FROM events WHERE number < ?", (end,))
                 published.forget_before(self._writer, end)
         return first_kept - oldest
-
-    def _first_recorded_since(self, seconds: float, last: int) -> int:
-        query = "SELECT number FROM events WHERE recorded >= ? ORDER BY number LIMIT 1"
-        with self._connection() as connection:
-            row: tuple[int] | None = connection.execute(query, (seconds,)).fetchone()
-        return last + 1 if row is None else row[0]
 
     def _commit(self, writes: list[_Write]) -> None:
         try:

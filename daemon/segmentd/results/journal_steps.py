@@ -93,4 +93,14 @@ _WATCHES_OVER_THE_API: Step = (
     "CREATE INDEX failed_events ON events (number) WHERE json_extract(payload, '$.state') = 'FAILED'",
 )
 
-STEPS: tuple[Step, ...] = (_TABLES, _RENAMES_AND_RESULTS, _WATCHES_OVER_THE_API)
+_IMAGES_IN_SEVERAL_FILES: Step = (
+    # of a file that is part of an image (state `part`): the path of that image
+    "ALTER TABLE images ADD COLUMN part_of BLOB NOT NULL DEFAULT x''",
+)
+
+STEPS: tuple[Step, ...] = (
+    _TABLES,
+    _RENAMES_AND_RESULTS,
+    _WATCHES_OVER_THE_API,
+    _IMAGES_IN_SEVERAL_FILES,
+)

@@ -144,8 +144,8 @@ def _watch_metrics(now: _Snapshot) -> Iterator[Metric]:
     for watch, status in now.watches:
         key = watch.spec.id
         waiting.add_metric([key], status.load.waiting)
-        for name, value in (("done", status.done), ("failed", status.failed), ("ignored", status.ignored)):
-            kept.add_metric([key, name], value)
+        for name in ("done", "failed", "ignored", "parts"):
+            kept.add_metric([key, name], getattr(status, name))
         for name in STATES:
             state.add_metric([key, name], float(name == status.state))
         alarm.add_metric([key], watch.alarm.on)
@@ -202,7 +202,7 @@ def _device_metrics(now: _Snapshot) -> Iterator[Metric]:
 
 
 def _residency_metrics(now: _Snapshot) -> Iterator[Metric]:
-    """What models take of devices that have a memory of their own."""
+    """What devices that have a memory of their own hold and computed."""
     budget = GaugeMetricFamily(
         "segmentd_device_memory_budget_bytes", "What models may take of its memory.", labels=["device"]
     )
@@ -213,7 +213,18 @@ def _residency_metrics(now: _Snapshot) -> Iterator[Metric]:
     loads = CounterMetricFamily(
         "segmentd_device_model_loads", "How often a model was brought to it.", labels=["device"]
     )
+    batches = CounterMetricFamily(
+        "segmentd_device_batches", "Batches of tiles that it computed.", labels=["device"]
+    )
+    tiles = CounterMetricFamily("segmentd_device_tiles", "Tiles in these batches.", labels=["device"])
+    planes = CounterMetricFamily(
+        "segmentd_device_batch_planes", "Planes in these batches, once in each.", labels=["device"]
+    )
     for device in now.devices:
+        if device.counts is not None:
+            batches.add_metric([device.name], device.counts.batches)
+            tiles.add_metric([device.name], device.counts.tiles)
+            planes.add_metric([device.name], device.counts.planes)
         memory = device.memory
         if memory is not None:
             if memory.budget_bytes < UNLIMITED:
@@ -221,7 +232,7 @@ def _residency_metrics(now: _Snapshot) -> Iterator[Metric]:
             used.add_metric([device.name], memory.held_bytes)
             models.add_metric([device.name], len(memory.models))
             loads.add_metric([device.name], memory.loads)
-    yield from (budget, used, models, loads)
+    yield from (budget, used, models, loads, batches, tiles, planes)
 
 
 def _meter_metrics(stages: Mapping[str, StageTotal], counts: Mapping[str, int]) -> Iterator[Metric]:

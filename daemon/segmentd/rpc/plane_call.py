@@ -151,7 +151,8 @@ class PlaneCalls:
             with self._room(plane.size_bytes, plane.score_bytes(len(lease.card.classes))):
                 async with plane.deadline.limit():
                     source = ArraySource(await receive())
-                slot = Slot(self._engine.scheduler, plane.client, plane.priority, str(lease.path))
+                pixels = plane.shape[1] * plane.shape[2]
+                slot = Slot(self._engine.scheduler, plane.client, plane.priority, str(lease.path), pixels)
                 call = PlaneCall(self._engine.lane, lease, source, channels, plane, slot)
                 self._calls.add(call)
                 self._idle.clear()

@@ -104,6 +104,8 @@ def _device(device: DeviceState, busy: Mapping[str, float]) -> pb.Server.Device:
         reason=without_folders(device.reason),
         work_duration=duration(busy.get(device.name, 0.0)),
     )
+    if device.counts is not None:
+        message.batch_count, message.batch_tile_count = device.counts.batches, device.counts.tiles
     if device.memory is not None:
         limited = device.memory.budget_bytes < UNLIMITED
         message.memory_budget_bytes = device.memory.budget_bytes if limited else 0

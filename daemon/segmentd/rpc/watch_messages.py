@@ -93,6 +93,7 @@ def watch_message(watch: Watch, status: WatchStatus) -> pb.Watch:
         failed_count=status.failed,
         waiting_count=status.load.waiting,
         ignored_count=status.ignored,
+        part_count=status.parts,
         warnings=[without_folders(warning, *known) for warning in status.warnings],
         configured=watch.configured,
         etag=watch.etag,

@@ -12,26 +12,31 @@ from segmentd.records import FileStamp
 
 
 class InHand:
-    """Images in work by path; belongs to one event loop."""
+    """Images in work by path, with the files that are part of them; belongs to one event loop."""
 
     def __init__(self) -> None:
         self._images: dict[bytes, tuple[FileStamp, asyncio.Task[None]]] = {}
+        self._parts: dict[bytes, FileStamp] = {}
 
     def __len__(self) -> int:
-        return len(self._images)
+        """Count the files."""
+        return len(self._images) + len(self._parts)
 
     def stamp(self, path: bytes) -> FileStamp | None:
         """The stamp under which a path is in work; None where it is not."""
         found = self._images.get(path)
-        return None if found is None else found[0]
+        return self._parts.get(path) if found is None else found[0]
 
     def add(self, found: FoundFile, task: asyncio.Task[None]) -> None:
         """Note an image, and the task that brings it to its end."""
         self._images[found.relative] = (found.stamp, task)
+        self._parts |= {part.path: part.stamp for part in found.parts}
 
     def remove(self, found: FoundFile) -> None:
         """Note that an image has ended."""
         del self._images[found.relative]
+        for part in found.parts:
+            self._parts.pop(part.path, None)
 
     async def end_of(self, path: bytes) -> None:
         """Wait until a path is in work no more."""

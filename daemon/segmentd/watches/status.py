@@ -25,7 +25,7 @@ class WatchStatus:
     """How a watch fares, for people and for the API.
 
     `state` is `starting`, `active`, `paused`, `failed` or `unreachable`; `mode` is `events`, `poll` or,
-    before the first look, `unknown`.
+    before the first look, `unknown`. `parts` counts files that are part of another one's image.
     """
 
     state: str
@@ -36,6 +36,7 @@ class WatchStatus:
     done: int
     failed: int
     ignored: int
+    parts: int
     warnings: tuple[str, ...]
     load: WatchLoad
 
@@ -74,6 +75,7 @@ def status_of(
         counts.get(ImageState.DONE, 0),
         counts.get(ImageState.FAILED, 0),
         counts.get(ImageState.IGNORED, 0),
+        counts.get(ImageState.PART, 0),
         warnings,
         load,
     )

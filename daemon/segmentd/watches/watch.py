@@ -256,18 +256,18 @@ class Watch:
 
     def _want_moved(self, path: bytes, stamp: FileStamp) -> None:
         if self.spec.move_to is not None and self._parts.journal.is_done(self.spec.id, path, stamp):
-            self._mover.want(path, stamp)
+            self._mover.want(path, stamp, keep_name=self._parts.journal.in_set(self.spec.id, path))
 
     async def _deliver(self, pipeline: Pipeline, model: str, found: FoundFile) -> None:
         telemetry.observe("settle", time.monotonic() - found.changed_time_monotonic)
-        self._delivering += 1
+        self._delivering += len(found.files)
         try:
             slot = await self._slot_for(found, model)
         except BaseException:
             self._growing.ended(found.stamp)
             raise
         finally:
-            self._delivering -= 1
+            self._delivering -= len(found.files)
         work = telemetry.traced(
             pipeline.process(found, slot, model), partial(timeline_of, self.spec.id, found)
         )
@@ -290,7 +290,8 @@ class Watch:
         slot.release()
         self._in_hand.remove(found)
         self._growing.ended(found.stamp)
-        self._want_moved(found.relative, found.stamp)
+        for file in found.files:
+            self._want_moved(file.path, file.stamp)
         error = None if task.cancelled() else task.exception()
         if error is not None and not self._broken.done():
             self._broken.set_exception(error)

@@ -51,13 +51,22 @@ def test_no_card_is_no_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_is_measured_stands_beside_what_is_expected(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Device:
-        name = "cuda:0"
-
     card = Card("a card", 1, 1, "", 24, 2.4e9, 272e9)
-    monkeypatch.setattr(cuda_check, "find_cards", lambda: Probe((card,)))
+    looks: list[int] = []
+
+    def find_cards() -> Probe:
+        looks.append(1)
+        return Probe((Card("a broken card", 1, 1, "its test failed"), card))
+
+    monkeypatch.delenv(simulated_device.VARIABLE, raising=False)
+    monkeypatch.setattr(cuda_check, "find_cards", find_cards)
+    monkeypatch.setattr("segmentd.process.gpu_probe.has_cupy", lambda: True)
+    chosen = devices.choose("cuda")
+    assert chosen.name == "cuda:1"
     pixels = np.random.default_rng(0).integers(0, 255, (1, 64, 64), np.uint8)
-    expected = devices.Chosen(Device()).expected(tiny_model.model(), pixels, None)  # type: ignore[arg-type]
+    expected = chosen.expected(tiny_model.model(), pixels, None)
+    assert chosen.expected(tiny_model.model(), pixels, None) == expected
+    assert len(looks) == 1  # a process that tries every card takes seconds
     assert expected["expected_mpx_per_s"] > 0
     assert expected["expected_limit"] in ("forest", "filters", "memory", "launches")
     assert devices.Chosen().expected(tiny_model.model(), pixels, None) == {}

@@ -8,7 +8,7 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segmentd.engine.scheduler import MOST_PAUSED, Scheduler
+from segmentd.engine.scheduler import FULL_PLANE_PIXELS, MOST_IN_FLIGHT, MOST_PAUSED, WHOLE, Scheduler
 from segmentd.engine.slot import Slot
 from segmentd.models.residency import MOST_OVERTAKING
 
@@ -241,6 +241,119 @@ async def test_giving_up_while_paused_costs_no_slot() -> None:
     slot.release()  # nothing to give back
     scheduler.release()
     assert (scheduler.in_flight, scheduler.waiting, scheduler.paused) == (0, 0, 0)
+
+
+async def test_small_planes_share_slots_where_they_share_batches() -> None:
+    scheduler = Scheduler(2)
+    assert {scheduler.parts_of(pixels) for pixels in (None, 1, FULL_PLANE_PIXELS)} == {WHOLE}
+    scheduler.shared = True
+    assert [scheduler.parts_of(pixels) for pixels in (None, 64 * 64, 1 << 20, 1 << 30)] == [16, 1, 4, 16]
+    slots = [Slot(scheduler, f"watch {i % 3}", 0, pixels=512 * 512) for i in range(2 * WHOLE + 1)]
+    for slot in slots[:-1]:
+        await slot.acquire()  # at once
+    late = asyncio.create_task(slots[-1].acquire())
+    large = Slot(scheduler, "large", 0)
+    coming = asyncio.create_task(large.acquire())
+    await asyncio.sleep(0)
+    assert (scheduler.in_flight, scheduler.waiting) == (2 * WHOLE, 2)
+    slots[0].release()
+    await late
+    for slot in slots[1:WHOLE]:
+        slot.release()
+        assert not coming.done()
+    slots[WHOLE].release()  # as much as a whole slot is free now
+    await coming
+    for slot in (*slots[WHOLE + 1 :], large):
+        slot.release()
+    assert (scheduler.in_flight, scheduler.waiting) == (0, 0)
+
+
+async def test_who_turns_out_to_be_small_lets_others_in() -> None:
+    scheduler = Scheduler(2)
+    scheduler.shared = True
+    slots = [Slot(scheduler, "watch", 0) for _ in range(30)]
+    tasks = [asyncio.create_task(slot.acquire()) for slot in slots]
+    await asyncio.sleep(0)
+    assert scheduler.in_flight == 2  # their sizes are not known yet
+    for opened in range(WHOLE):
+        await tasks[opened]
+        slots[opened].note_size(1)
+    assert scheduler.in_flight == WHOLE + 1  # and one that is being opened
+    for slot, task in zip(slots, tasks, strict=True):
+        await task
+        slot.release()
+        slot.note_size(1 << 30)  # nobody holds it any longer
+    assert (scheduler.in_flight, scheduler.waiting, scheduler._used) == (0, 0, 0)
+
+
+async def test_there_are_never_more_in_flight_than_threads_for_them() -> None:
+    scheduler = Scheduler(9)
+    scheduler.shared = True
+    for _ in range(MOST_IN_FLIGHT):
+        await scheduler.acquire("watch", parts=1)
+    waiting = asyncio.create_task(scheduler.acquire("watch", parts=1))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    scheduler.release(1)
+    await waiting
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    slots=st.integers(1, 3),
+    jobs=st.lists(
+        st.tuples(
+            st.sampled_from("abc"),
+            st.integers(0, 2),
+            st.sampled_from([None, 1, 1 << 20, 1 << 22]),
+            st.sampled_from([1, 1 << 21, 1 << 24]),
+            st.integers(0, 12),
+        ),
+        max_size=20,
+    ),
+)
+def test_shared_slots_are_never_overbooked_and_never_stick(
+    slots: int, jobs: list[tuple[str, int, int | None, int, int]]
+) -> None:
+    """Of a job: source, priority, size as it says and as it is, the step at which it is given up."""
+
+    async def scenario() -> None:
+        scheduler = Scheduler(slots)
+        scheduler.shared = True
+        taken = 0
+
+        async def work(source: str, priority: int, said: int | None, pixels: int) -> None:
+            nonlocal taken
+            slot = Slot(scheduler, source, priority, pixels=said)
+            await slot.acquire()
+            parts = scheduler.parts_of(said)
+            taken += parts
+            try:
+                assert taken <= slots * WHOLE or said is None
+                await asyncio.sleep(0)
+                if said is None:
+                    slot.note_size(pixels)
+                    taken += scheduler.parts_of(pixels) - parts
+                    parts = scheduler.parts_of(pixels)
+                taken -= parts
+                await slot.give_way()
+                taken += parts
+                await asyncio.sleep(0)
+            finally:
+                taken -= parts if slot._held else 0
+                slot.release()
+
+        tasks = [asyncio.create_task(work(*job[:4])) for job in jobs]
+        for step in range(12):
+            await asyncio.sleep(0)
+            for task, job in zip(tasks, jobs, strict=True):
+                if job[4] == step:
+                    task.cancel()
+        ends = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 5)
+        assert {type(end) for end in ends} <= {type(None), asyncio.CancelledError}
+        assert (scheduler.in_flight, scheduler.waiting, scheduler.paused, scheduler._used) == (0, 0, 0, 0)
+
+    asyncio.run(scenario())
 
 
 @settings(max_examples=40, deadline=None)

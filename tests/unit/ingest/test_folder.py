@@ -370,14 +370,14 @@ async def test_an_unreadable_file_is_told_once_and_taken_up_when_it_is_readable(
 ) -> None:
     clock, pipeline = FakeClock(), Pipeline()
     image(spec.folder / "a.tif")
-    real, readable = scan.confine.open_beneath, False
+    real, readable = scan.confine.open_in, False
 
-    def open_beneath(*args: Any) -> int:
+    def open_in(*args: Any) -> int:
         if not readable:
             raise PermissionError(13, "Permission denied")
         return real(*args)
 
-    monkeypatch.setattr(scan.confine, "open_beneath", open_beneath)
+    monkeypatch.setattr(scan.confine, "open_in", open_in)
     async with watching(spec, pipeline, clock):
         await clock.advance(60)
         [found] = pipeline.found

@@ -29,7 +29,9 @@ def test_names_that_only_look_temporary_are_taken(name: bytes) -> None:
     assert names.input_filter(["*"])(name)
 
 
-@pytest.mark.parametrize("name", b"a.tif A.TIFF a.ome.tif a.btf a.PNG a.jpeg \xff\xfe.tif sub/a.tif".split())
+@pytest.mark.parametrize(
+    "name", b"a.tif A.TIFF a.ome.tif a.btf a.PNG a.jpeg a.companion.ome \xff\xfe.tif sub/a.tif".split()
+)
 def test_images_are_inputs(name: bytes) -> None:
     assert names.input_filter(["*"])(name)
     assert names.input_filter(["*"])(b"a\nb" + name)
@@ -38,7 +40,7 @@ def test_images_are_inputs(name: bytes) -> None:
 @pytest.mark.parametrize(
     "name",
     b"a.tif.labels.ome.tif a.tif.confidence.ome.tif a.tif.classes.ome.tif a.tif.overlay.png Thumbs.db "
-    b"metadata.xml notes.txt tif a.companion.ome .hidden/a.tif a/.b/c.tif".split(),
+    b"metadata.xml notes.txt tif a.ome .hidden/a.tif a/.b/c.tif".split(),
 )
 def test_other_files_and_our_own_are_no_inputs(name: bytes) -> None:
     assert not names.input_filter(["*"])(name)

@@ -116,10 +116,10 @@ def test_a_file_that_grows_during_the_look_is_open(folder: Path, monkeypatch: py
     tifffile.imwrite(path, np.zeros((9, 9), np.uint8))
     check = structure.check
 
-    def grow(fd: int, name: str) -> Any:
+    def grow(fd: int, name: str, neighbours: Any) -> Any:
         with path.open("ab") as file:
             file.write(b"more")
-        return check(fd, name)
+        return check(fd, name, neighbours)
 
     monkeypatch.setattr(structure, "check", grow)
     found = scan.look(bytes(folder), b"image.tif")
@@ -135,7 +135,7 @@ def test_a_file_that_cannot_be_read_says_so(
     def refuse(*args: Any) -> Any:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    module, name = (confine, "open_beneath") if where == "opening" else (structure, "check")
+    module, name = (confine, "open_in") if where == "opening" else (structure, "check")
     monkeypatch.setattr(module, name, refuse)
     found = scan.look(bytes(folder), b"a.tif")
     assert found is not None

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segmentd.errors import Reason, SegmentdError
-from segmentd.records import Fault, FileStamp, PlaneIndex, Segmentation, SegmentationState
+from segmentd.records import Fault, FilePart, FileStamp, PlaneIndex, Segmentation, SegmentationState
 from segmentd.results.images import ImageOutcome, ImageState
 from segmentd.results.journal import Journal
 
@@ -191,6 +191,7 @@ def test_counts_name_every_state(journal: Journal) -> None:
         ImageState.FAILED: 1,
         ImageState.VANISHED: 0,
         ImageState.IGNORED: 0,
+        ImageState.PART: 0,
     }
     assert sum(journal.counts("nobody").values()) == 0
 
@@ -364,3 +365,59 @@ def test_the_state_of_a_process_is_not_shared_with_another(tmp_path: Path) -> No
     assert caught.value.metadata["pid"] == str(os.getpid())
     journal.close()
     Journal.open(tmp_path).close()
+
+
+PART_STAMP = FileStamp(size_bytes=20, mtime_ns=6, inode=8, device=7)
+SET = replace(
+    DONE, path=b"a.companion.ome", parts=(FilePart(b"a1.tif", STAMP), FilePart(b"a2.tif", PART_STAMP))
+)
+
+
+def test_the_other_files_of_an_image_are_recorded_with_it(tmp_path: Path) -> None:
+    journal = Journal.open(tmp_path)
+    journal.record(replace(DONE, path=b"a1.tif", state=ImageState.FAILED))  # it came before its leader
+    journal.record(SET)
+    for reopened in (False, True):
+        if reopened:
+            journal.close()
+            journal = Journal.open(tmp_path)
+        assert {state: count for state, count in journal.counts("w").items() if count} == {
+            ImageState.DONE: 1,
+            ImageState.PART: 2,
+        }
+        assert journal.known("w", b"a2.tif", PART_STAMP)
+        assert not journal.known("w", b"a2.tif", STAMP)
+        assert journal.is_done("w", b"a2.tif", PART_STAMP)
+        assert not journal.is_done("w", b"a2.tif", STAMP)
+        assert journal.in_set("w", b"a2.tif")
+        assert journal.in_set("w", SET.path)
+        assert not journal.in_set("w", b"b.tif")
+    journal.record(replace(SET, state=ImageState.FAILED))
+    assert not journal.is_done("w", b"a2.tif", PART_STAMP)
+    assert journal.known("w", b"a2.tif", PART_STAMP)
+    journal.close()
+
+
+def test_files_of_a_renamed_image_are_counted_once(tmp_path: Path) -> None:
+    journal = Journal.open(tmp_path)
+    journal.record(SET)
+    elsewhere = tuple(FilePart(b"b/" + part.path, part.stamp) for part in SET.parts)
+    journal.record(replace(SET, path=b"b/a.companion.ome", renamed_from=SET.path, parts=elsewhere))
+    for reopened in (False, True):
+        if reopened:
+            journal.close()
+            journal = Journal.open(tmp_path)
+        counts = journal.counts("w")
+        assert (counts[ImageState.DONE], counts[ImageState.PART], counts[ImageState.VANISHED]) == (1, 2, 3)
+        assert journal.known("w", b"b/a2.tif", PART_STAMP)
+        assert not journal.known("w", b"a2.tif", PART_STAMP)
+    journal.close()
+
+
+def test_new_stamps_of_parts_with_the_same_content_are_kept(journal: Journal) -> None:
+    journal.record(SET)
+    touched = (SET.parts[0], FilePart(b"a2.tif", replace(PART_STAMP, mtime_ns=9)))
+    assert journal.same_content("w", SET.path, "ab", STAMP, touched)
+    assert journal.known("w", b"a2.tif", touched[1].stamp)
+    assert not journal.known("w", b"a2.tif", PART_STAMP)
+    assert not journal.same_content("w", SET.path, "cd", STAMP, SET.parts)

@@ -28,8 +28,22 @@ def status(context: typer.Context, as_json: AsJson = False) -> None:
         return
     show(("", ""), [(f"{name}:", value) for name, value in _server_rows(client.address, server)])
     typer.echo()
-    columns = ("watch", "state", "folder", "noticed by", "done", "failed", "waiting", "images/min", "Mpx/s")
-    show(columns, [_watch_row(watch) for watch in watches], empty="No watches.")
+    columns: tuple[str, ...] = (
+        "watch",
+        "state",
+        "folder",
+        "noticed by",
+        "done",
+        "failed",
+        "waiting",
+        "images/min",
+        "Mpx/s",
+    )
+    rows = [_watch_row(watch) for watch in watches]
+    if any(watch.part_count for watch in watches):  # files of images in several files
+        columns = (*columns, "parts")
+        rows = [(*row, str(watch.part_count)) for row, watch in zip(rows, watches, strict=True)]
+    show(columns, rows, empty="No watches.")
     if server.recent_failures:
         typer.echo()
         show(("last failures", "watch", "image", "reason"), _failure_rows(server.recent_failures))
@@ -49,6 +63,9 @@ def _server_rows(address: str, server: Server) -> list[tuple[str, str]]:
         rows.append(("device", f"{device.name}, {device.display_name}, {threads}{reason}"))
         if device.model_load_count:
             rows.append((f"memory of {device.name}", _memory_text(device)))
+        if device.batch_count:
+            tiles = f"{device.batch_tile_count / device.batch_count:.1f} tiles each"
+            rows.append((f"batches of {device.name}", f"{device.batch_count:,}, {tiles}"))
     speed = f"{server.images_per_minute} images, {server.megapixels_per_second:.2f} Mpx/s"
     return [
         *rows,

@@ -1,0 +1,124 @@
+"""The members of an OME-TIFF set: whether all are there, complete, and the right ones; their digest."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass, field
+
+from segmentd.errors import Reason
+from segmentd.ingest import confine
+from segmentd.ingest.file_set import SetSummary
+from segmentd.ingest.names import printable
+from segmentd.ingest.set_files import Neighbours, examined, no_file, opened
+from segmentd.ingest.verdict import BadStructureError, StillOpenError
+from segmentd.records import FilePart
+
+DIGEST_BYTES = 4 << 20
+
+Fault = StillOpenError | BadStructureError
+
+
+@dataclass(slots=True)
+class SetCheck:
+    """How a set is: members that are there, and are not, the worst fault, whether one is being written."""
+
+    parts: list[FilePart] = field(default_factory=list)
+    missing: list[bytes] = field(default_factory=list)
+    fault: Fault | None = None
+    writing: bool = False
+
+    def blame(self, fault: Fault) -> None:
+        """Keep a fault; one that no waiting mends goes before others."""
+        if self.fault is None or (
+            isinstance(fault, BadStructureError) > isinstance(self.fault, BadStructureError)
+        ):
+            self.fault = fault
+
+
+def check_members(found: SetSummary, neighbours: Neighbours) -> SetCheck:
+    """Look at all members of the set that `found` leads. Raises OSError."""
+    check = SetCheck()
+    own = found.references.files.get(found.references.own)
+    if own is not None and found.own is not None:
+        _check_images(check, found.name, own.images, found.own.page_count)
+    for name in found.members:
+        try:
+            _look_at(check, found, name, neighbours)
+        except PermissionError:
+            text = f"has a member {printable(name)} that cannot be read; make it readable for this account"
+            check.blame(BadStructureError(Reason.IMAGE_UNREADABLE, text))
+    if check.missing:
+        count = len(found.references.files)
+        shown = printable(check.missing[0])
+        text = f"its set lacks {len(check.missing)} of {count} files, for example {shown}"
+        check.blame(StillOpenError(text))
+    return check
+
+
+def _look_at(check: SetCheck, found: SetSummary, name: bytes, neighbours: Neighbours) -> None:
+    with opened(neighbours, name) as (fd, stamp):
+        if stamp is None:
+            check.missing.append(name)
+        elif fd < 0:
+            check.blame(no_file(name))
+        else:
+            check.parts.append(FilePart(name, stamp))
+            _check_member(check, found, name, fd)
+            check.writing = check.writing or (neighbours.local and confine.is_open_for_writing(fd))
+
+
+def digest(fd: int, members: list[bytes], neighbours: Neighbours) -> str:
+    """SHA-256 over the leader's content, and of all members, in the order of names: name, size, content."""
+    sha256 = hashlib.sha256(b"set of %d " % len(members))
+    for name in (b"", *members):
+        opened = os.dup(fd) if name == b"" else neighbours.open(name)
+        try:
+            sha256.update(b"%d %s %d " % (len(name), name, os.fstat(opened).st_size))
+            offset = 0
+            while block := os.pread(opened, DIGEST_BYTES, offset):
+                sha256.update(block)
+                offset += len(block)
+        finally:
+            os.close(opened)
+    return sha256.hexdigest()
+
+
+def checked_member(fd: int, found: SetSummary, name: bytes) -> None:
+    """Check one member before a decoder sees it.
+
+    Raises
+    ------
+    StillOpenError, BadStructureError
+        What is wrong with it; the text is about the set.
+    """
+    check = SetCheck()
+    _check_member(check, found, name, fd)
+    if check.fault is not None:
+        raise check.fault
+
+
+def _check_member(check: SetCheck, found: SetSummary, name: bytes, fd: int) -> None:
+    named = found.references.files[name]
+    shown = printable(name)
+    try:
+        member = examined(fd)
+    except StillOpenError as error:
+        check.blame(StillOpenError(f"its member {shown} is, too: {error}"))
+        return
+    except BadStructureError as error:
+        check.blame(BadStructureError(error.reason, f"has a member {shown} that {error}"))
+        return
+    identity = member.identity
+    expected = ((named.uuid, identity.uuid), (found.references.uuid, identity.metadata_uuid))
+    if any(one and other and one != other for one, other in expected):
+        text = (
+            f"has a member {shown} that belongs to another set (its UUID is another one); copy the right one"
+        )
+        check.blame(BadStructureError(Reason.IMAGE_CORRUPT, text))
+    _check_images(check, name, named.images, member.images)
+
+
+def _check_images(check: SetCheck, name: bytes, needed: int, there: int) -> None:
+    if there < needed:
+        check.blame(StillOpenError(f"its member {printable(name)} has {there} of {needed} planes"))
