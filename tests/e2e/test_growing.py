@@ -1,4 +1,4 @@
-"""Stacks written plane by plane, with `as_it_grows`: previews early, the result as ever, no plane done twice."""
+"""Stacks written plane by plane, with `as_it_grows`: previews early, the same result, no plane done twice."""
 
 from __future__ import annotations
 
