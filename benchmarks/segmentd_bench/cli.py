@@ -63,6 +63,7 @@ def throughput(
             "or auto: what the daemon would take."
         ),
     ] = "auto",
+    at_once: options.AtOnce = 1,
     repeats: options.Repeats = 5,
     as_json: options.AsJson = False,
     plot: options.Plot = None,
@@ -90,7 +91,7 @@ def throughput(
     def run() -> outcome.Measured:
         from segmentd_bench import throughput
 
-        matrix = throughput.Matrix(sets, tiles, thread_counts, class_counts, tree_counts, device)
+        matrix = throughput.Matrix(sets, tiles, thread_counts, class_counts, tree_counts, device, at_once)
         given = throughput.Given(image, model, vgg19_weights)
         return throughput, throughput.run(matrix, given, size, repeats)
 

@@ -24,6 +24,12 @@ Threads = Annotated[
     int | None, typer.Option(min=1, max=MOST_THREADS, help="Threads that compute; default: all cores.")
 ]
 Device = Annotated[str, typer.Option(help="cpu or auto (cards are measured by `throughput` only).")]
+AtOnce = Annotated[
+    int,
+    typer.Option(
+        min=1, max=64, help="Planes in work at the same time; small ones share the batches of a device."
+    ),
+]
 Limit = Annotated[float, typer.Option(min=1, max=86_400, help="Give up after so many seconds.")]
 Folder = Annotated[
     Path | None,

@@ -6,6 +6,7 @@ import itertools
 import math
 import tempfile
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from segmentd_bench import devices, machine, measure, report, subjects
 
 @dataclass(frozen=True)
 class Matrix:
-    """All combinations that are run."""
+    """All combinations that are run; the device, and how many planes are in work at the same time."""
 
     features: Sequence[str]
     tiles: Sequence[int | None]
@@ -32,6 +33,7 @@ class Matrix:
     classes: Sequence[int]
     trees: Sequence[int]
     device: str = "cpu"
+    at_once: int = 1
 
     def __len__(self) -> int:
         values: Iterable[Sequence[object]] = (
@@ -68,7 +70,9 @@ def run(matrix: Matrix, given: Given, size_px: int, repeats: int) -> dict[str, A
                 for index, (tile, threads) in enumerate(itertools.product(matrix.tiles, matrix.threads)):
                     if index:
                         step(f"{features}, {classes} classes, {trees} trees, tile {tile}, {threads} threads")
-                    runs.append(_measure(subject, model, path, (tile, threads), repeats, chosen))
+                    runs.append(
+                        _measure(subject, model, path, (tile, threads), repeats, chosen, matrix.at_once)
+                    )
     best = max(runs, key=lambda entry: float(entry["mpx_per_s"]))
     result = {**best, "machine": machine.describe()}
     if len(runs) > 1:
@@ -99,6 +103,7 @@ def _measure(
     how: tuple[int | None, int],
     repeats: int,
     chosen: devices.Chosen,
+    at_once: int,
 ) -> dict[str, Any]:
     tile, threads = how
     options = SegmentOptions(tile_px=tile)
@@ -108,23 +113,31 @@ def _measure(
         def segment() -> BandResult:
             return whole_plane(subject.pixels, lane.segment(path, ArraySource(subject.pixels), options))
 
+        def all_planes() -> None:
+            with ThreadPoolExecutor(at_once) as planes:
+                list(planes.map(lambda _: segment(), range(at_once)))
+
         before = telemetry.METER.stages()
-        timing = measure.repeated(segment, repeats)
+        timing = measure.repeated(segment if at_once == 1 else all_planes, repeats)
         after = telemetry.METER.stages()
+        counts = lane.devices()[0].counts
         result = segment()
     stages: dict[str, float] = {
-        name: (after[name].seconds - (before[name].seconds if name in before else 0.0)) / (repeats + 1)
+        name: (after[name].seconds - (before[name].seconds if name in before else 0.0))
+        / ((repeats + 1) * at_once)
         for name in ("features", "network", "forest")
         if name in after
     }
     stages |= _files(subject, model, result.labels, result.confidence)
-    speed = subject.megapixels / timing.wall_median
+    speed = at_once * subject.megapixels / timing.wall_median
     expected = chosen.expected(model, subject.pixels, tile)
     if expected:
         expected["of_expected"] = round(speed / expected["expected_mpx_per_s"], 3)
     return {
         "device": chosen.name,
         **expected,
+        **({"tiles_per_batch": round(counts.tiles / counts.batches, 1)} if counts and counts.batches else {}),
+        "at_once": at_once,
         "subject": subject.name,
         "features": model.card.feature_set,
         "classes": len(model.card.classes),
@@ -133,7 +146,7 @@ def _measure(
         "tile_px": tile,
         "threads": threads,
         "mpx_per_s": round(speed, 3),
-        "mpx_per_cpu_s": round(subject.megapixels / timing.cpu_median, 3),
+        "mpx_per_cpu_s": round(at_once * subject.megapixels / timing.cpu_median, 3),
         "spread_percent": round(timing.spread_percent, 1),
         "repeats": repeats,
         "stages": {name: round(seconds / subject.megapixels, 6) for name, seconds in stages.items()},
@@ -194,6 +207,8 @@ def show(result: dict[str, Any]) -> None:
         report.footer(result["machine"]),
     )
     for entry in result.get("runs", [result]):
+        if "tiles_per_batch" in entry:
+            report.line(f"{entry['device']}: {entry['tiles_per_batch']} tiles in a batch on average")
         if "of_expected" in entry:
             share, most = 100 * entry["of_expected"], entry["expected_mpx_per_s"]
             limit = entry["expected_limit"]

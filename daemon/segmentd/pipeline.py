@@ -224,7 +224,6 @@ class Pipeline:
             self._pool, found.relative, folder=spec.folder, stamp=found.stamp, parts=found.parts
         ) as image:
             crashpoints.reach("opened")
-            turn.note_size(image.info.height * image.info.width)
             version = self._journal.next_version(spec.id, found.relative, "")
             if version > 1:  # a path that was seen before: is there anything new in it?
                 digest = image.content_digest

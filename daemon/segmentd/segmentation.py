@@ -113,6 +113,8 @@ def segment_image(
         Whatever is wrong with the image, the model or the disk; nothing is left of the results then.
     """
     card, info = lease.card, image.info
+    if turn is not None:
+        turn.note_size(info.height * info.width)
     channels = used_channels(card, info.pixel_type, info.channel_names, image.name, info.rgb)
     check_pixel_size(card, info.pixel_size, options.pixel_size_tolerance, image.name)
     records: list[Segmentation] = []

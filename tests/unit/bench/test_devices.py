@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import tifffile
 
 from segmentd.compute.cuda import roofline
 from segmentd.compute.feature_plan import plan_features
@@ -11,7 +14,7 @@ from segmentd.compute.features import filter_sets
 from segmentd.compute.forest import ForestArrays
 from segmentd.engine import cuda_check, simulated_device
 from segmentd.process.gpu_probe import Card, Probe
-from segmentd_bench import devices
+from segmentd_bench import devices, throughput
 from segmentd_bench.errors import BenchmarkError
 
 from .. import tiny_model
@@ -70,3 +73,14 @@ def test_what_is_measured_stands_beside_what_is_expected(monkeypatch: pytest.Mon
     assert expected["expected_mpx_per_s"] > 0
     assert expected["expected_limit"] in ("forest", "filters", "memory", "launches")
     assert devices.Chosen().expected(tiny_model.model(), pixels, None) == {}
+
+
+@pytest.mark.slow
+def test_small_planes_at_once_share_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(simulated_device.VARIABLE, "slow:0.05")
+    tifffile.imwrite(tmp_path / "a.tif", np.random.default_rng(0).integers(0, 255, (48, 48), np.uint8))
+    given = throughput.Given(tmp_path / "a.tif", tiny_model.save(tmp_path / "cells.segmodel"))
+    matrix = throughput.Matrix(("basic25",), (None,), (1,), (2,), (25,), "auto", at_once=16)
+    found = throughput.run(matrix, given, 64, 2)
+    assert (found["device"], found["at_once"]) == ("simulated:0", 16)
+    assert found["tiles_per_batch"] > 1.5
