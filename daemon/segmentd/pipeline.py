@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -24,16 +23,16 @@ from segmentd.errors import (
 from segmentd.ingest.folder import FoundFile
 from segmentd.ingest.reach import within_reach
 from segmentd.ingest.readers import open_image
-from segmentd.models.bundle import reference_id
 from segmentd.models.registry import Lease, Registry
-from segmentd.records import Fault, Segmentation, SegmentationState, WatchSpec
+from segmentd.records import Fault, FileStamp, Segmentation, SegmentOptions, WatchSpec
 from segmentd.renames import Ended, as_renamed
 from segmentd.results.feed import Feed
 from segmentd.results.images import ImageOutcome, ImageState
 from segmentd.results.journal import Journal
 from segmentd.results.published import published_files
 from segmentd.results.superseded import remove_superseded
-from segmentd.segmentation import Target, segment_image
+from segmentd.segmentation import Early, Target, segment_image
+from segmentd.telling import about, failure
 from segmentd.threads import to_its_end
 from segmentd.workers import WorkerPool
 
@@ -74,6 +73,8 @@ class Pipeline:
         Told of each image that was recorded: how it ended, and its segmentations.
     judge : callable
         Told the segmentations of each image before they are recorded; may add to them.
+    early : callable
+        Gives what was computed of an image while it was being written.
 
     Attributes
     ----------
@@ -91,6 +92,7 @@ class Pipeline:
         hold: Callable[[str], None],
         ended: Callable[[ImageOutcome, Sequence[Segmentation]], None] = lambda outcome, records: None,
         judge: Callable[[list[Segmentation]], list[Segmentation]] = lambda records: records,
+        early: Callable[[FileStamp, SegmentOptions], Early | None] = lambda stamp, options: None,
     ) -> None:
         self._spec = spec
         self._engine = engine
@@ -101,6 +103,7 @@ class Pipeline:
         self._suspects = asyncio.Lock()
         self._ended = ended
         self._judge = judge
+        self._early = early
         self._retired = asyncio.Event()
         self.held_by: Reason | None = None
 
@@ -151,8 +154,9 @@ class Pipeline:
         if vanished:
             await self._record(slot, outcome, [])
         elif not await asyncio.to_thread(self._journal.failed_again, outcome):
-            failed = await self._failure(found, fault)
-            await self._record(slot, replace(outcome, version=failed.version), [failed])
+            version = await asyncio.to_thread(self._journal.next_version, self._spec.id, found.relative, "")
+            failed = failure(self._spec, found, fault, version)
+            await self._record(slot, replace(outcome, version=version), [failed])
 
     async def _segment_with_retries(self, found: FoundFile, slot: Slot, model: str) -> Ended | None:
         if found.fault is not None:
@@ -232,12 +236,20 @@ class Pipeline:
             renamed = as_renamed(spec, self._journal, found, image)
             if renamed is not None:
                 outcome, records = renamed
-                return outcome, [self._about(found, record, outcome.version) for record in records]
+                return outcome, [about(spec, found, record, outcome.version) for record in records]
             target = Target.of(spec, found.relative)
             lane, recent = self._engine.lane, self._feed.recent
             show = self._feed.previews.of(spec.id, found.relative, found.path, version)
             records = segment_image(
-                image, lease, lane, spec.options, target, recent=recent, turn=turn, show=show
+                image,
+                lease,
+                lane,
+                spec.options,
+                target,
+                recent=recent,
+                turn=turn,
+                show=show,
+                early=self._early(found.stamp, spec.options),
             )
         files = published_files(records[0])
         remove_superseded(spec.results, self._journal.results_of(spec.id, found.relative), files)
@@ -251,31 +263,7 @@ class Pipeline:
             files=files,
             parts=found.parts,
         )
-        return outcome, [self._about(found, record, version) for record in records]
-
-    async def _failure(self, found: FoundFile, fault: Fault) -> Segmentation:
-        version = await asyncio.to_thread(self._journal.next_version, self._spec.id, found.relative, "")
-        failed = Segmentation(
-            watch="",
-            source=b"",
-            source_path=b"",
-            state=SegmentationState.FAILED,
-            fault=fault,
-            model=reference_id(self._spec.model),
-        )
-        return self._about(found, failed, version)
-
-    def _about(self, found: FoundFile, record: Segmentation, version: int) -> Segmentation:
-        return replace(
-            record,
-            watch=self._spec.id,
-            source=found.relative,
-            source_path=found.path,
-            version=version,
-            source_time=found.stamp.mtime_ns / 1e9,
-            create_time=time.time(),
-            latency_seconds=max(0.0, time.monotonic() - found.complete_time_monotonic),
-        )
+        return outcome, [about(spec, found, record, version) for record in records]
 
     async def _record(self, slot: Slot, outcome: ImageOutcome, records: list[Segmentation]) -> None:
         """Commit the image to the journal, then tell the subscribers."""

@@ -29,6 +29,7 @@ from segmentd.ingest.readers import OpenImage
 from segmentd.models.fit import check_pixel_size, used_channels
 from segmentd.models.registry import Lease
 from segmentd.records import (
+    FrameInfo,
     ModelCard,
     PlaneIndex,
     ResultForm,
@@ -45,6 +46,8 @@ from segmentd.results.store import ResultWriter
 STREAM_ABOVE_BYTES = 128 << 20
 IMAGE_OUTPUTS = ("image",)
 
+# Given a plane, the model, and the channels that it uses: what was computed of it before, if anything.
+Early = Callable[[PlaneSource, ModelCard, slice], BandResult | None]
 Report = Callable[[PlaneIndex], None]
 
 
@@ -80,6 +83,7 @@ def segment_image(
     recent: RecentPlanes | None = None,
     turn: Turn | None = None,
     show: Show | None = None,
+    early: Early | None = None,
 ) -> list[Segmentation]:
     """Segment all planes of an image and make its results durable; blocks.
 
@@ -95,6 +99,8 @@ def segment_image(
         Lets others go first between strips.
     show : callable, optional
         Given each plane of a stack that `recent` has room for, as soon as it is computed.
+    early : callable, optional
+        Tells what was computed of a plane while the image was being written.
 
     Returns
     -------
@@ -129,7 +135,9 @@ def segment_image(
             began, tally = time.perf_counter(), Tally(len(card.classes))
             plane = FreshPlane(page, with_confidence="confidence" in target.outputs)
             keep = recent is not None and bool(card.classes) and recent.fits(info.height * info.width)
-            for band in lane.segment(lease.path, source, options, channels, digest=card.digest):
+            known = None if early is None else early(source, card, channels)
+            bands = lane.segment(lease.path, source, options, channels, digest=card.digest)
+            for band in bands if known is None else [known]:
                 tally.add(band)
                 crashpoints.reach("computed")
                 if writer is None:
@@ -144,13 +152,14 @@ def segment_image(
                 last = page + 1 == info.plane_count and band.end_row == scene_end
                 if turn is not None and not last:
                     turn.after(band)
-            telemetry.observe("compute", tally.compute_seconds)
-            telemetry.note("compute", began)
-            records.append(_record_of(image, card, page, index, tally))
+            if known is None:
+                telemetry.observe("compute", tally.compute_seconds)
+                telemetry.note("compute", began)
+            records.append(record_of(image.info, card, page, index, tally, image.content_digest))
             if recent is not None and keep:
                 fresh.append(plane)
                 recent.trim(fresh)
-                if show is not None and info.plane_count > 1:
+                if show is not None and info.plane_count > 1 and known is None:
                     show(records[-1], plane)
             report(index)
         if writer is None or pending is None:
@@ -242,18 +251,21 @@ def _write(writer: ResultWriter, index: PlaneIndex, band: BandResult) -> None:
         writer.write_band(index, band.first_row, band.labels, band.confidence, band.pixels, band.image)
 
 
-def _record_of(image: OpenImage, card: ModelCard, page: int, index: PlaneIndex, tally: Tally) -> Segmentation:
+def record_of(
+    info: FrameInfo, card: ModelCard, page: int, index: PlaneIndex, tally: Tally, content_digest: str = ""
+) -> Segmentation:
+    """What is told of a plane that was computed; the names of the image and its files are still missing."""
     return Segmentation(
         watch="",
         source=b"",
         source_path=b"",
         state=SegmentationState.SUCCEEDED,
-        content_digest=image.content_digest,
+        content_digest=content_digest,
         plane=index,
         page=page,
-        plane_count=image.info.plane_count,
-        height=image.info.height,
-        width=image.info.width,
+        plane_count=info.plane_count,
+        height=info.height,
+        width=info.width,
         model=card.id,
         model_digest=card.digest,
         classes=card.classes,

@@ -41,6 +41,7 @@ class WatchFields(TypedDict, total=False):
     tile: int | None
     postprocessing: str | None
     drift_alarm: bool | None
+    as_it_grows: bool | None
     priority: int | None
     marker_file: str | None
     after: str | None
@@ -103,6 +104,7 @@ _FIELDS: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
     "tile": ("tile_pixels", _same),
     "postprocessing": ("postprocessing", _same),
     "drift_alarm": ("drift_alarm", _same),
+    "as_it_grows": ("as_it_grows", _same),
     "priority": ("priority", _same),
     "marker_file": ("marker_file", _same),
     "after": ("after", _same),

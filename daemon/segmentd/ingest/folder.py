@@ -17,7 +17,7 @@ from segmentd.ingest.clock import Clock, MonotonicClock
 from segmentd.ingest.events import Mail
 from segmentd.ingest.found import FolderStatus, FoundFile
 from segmentd.ingest.listen import Listener
-from segmentd.ingest.names import input_filter, printable
+from segmentd.ingest.names import input_filter
 from segmentd.ingest.scan import Scan, Sighting, look, sight
 from segmentd.ingest.set_waiting import SetWaiting
 from segmentd.ingest.settle import GiveUp, Ready, Settle
@@ -79,6 +79,11 @@ class FolderWatch:
         """State, mode, their reasons, and how many files wait."""
         reasons = (self._state, self._state_reason, self._mode, self._mode_reason)
         return FolderStatus(*reasons, waiting=len(self._settle) + self._beyond)
+
+    @property
+    def settle(self) -> Settle:
+        """The files that are not complete yet."""
+        return self._settle
 
     async def run(self, known: Known, deliver: Deliver, ignore: Ignore | None = None) -> None:
         """Watch until cancelled.
@@ -170,7 +175,7 @@ class FolderWatch:
             self._ignore = None
         if whole:
             self._scan_seconds = self._clock.now() - began
-            self._state_reason = _forbidden_reason(scan.forbidden)
+            self._state_reason = scan.why_incomplete
 
     async def _sight(self, mail: Mail, known: Known) -> None:
         """Look up what events told: files that appeared or were closed by their writer."""
@@ -259,9 +264,3 @@ def _own_folders(spec: WatchSpec) -> frozenset[bytes]:
     return frozenset(
         os.fsencode(folder.relative_to(spec.folder)) for folder in own if folder.is_relative_to(spec.folder)
     )
-
-
-def _forbidden_reason(folders: Sequence[bytes]) -> str:
-    if not folders:
-        return ""
-    return f"subfolders that cannot be read: {len(folders)}, for example {printable(folders[0])}"

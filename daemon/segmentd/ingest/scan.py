@@ -63,6 +63,14 @@ class Scan:
     """Subfolders that could not be read."""
     _sightings: Iterator[Sighting] | None = None
 
+    @property
+    def why_incomplete(self) -> str:
+        """What could not be read; empty if all could."""
+        if not self.forbidden:
+            return ""
+        example = printable(self.forbidden[0])
+        return f"subfolders that cannot be read: {len(self.forbidden)}, for example {example}"
+
     def portion(self, size: int) -> list[Sighting]:
         """Return the next files, at most `size`; an empty list at the end.
 

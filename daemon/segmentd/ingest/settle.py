@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import heapq
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from segmentd.ingest.verdict import Structure, Verdict
@@ -88,6 +89,10 @@ class Settle:
 
     def __contains__(self, path: object) -> bool:
         return path in self._files
+
+    def paths(self) -> Iterator[bytes]:
+        """All of them, those first that have been here longest."""
+        return iter(self._files)
 
     def sighted(self, path: bytes, stamp: FileStamp, now: float) -> None:
         """Take note that a file was there with this stamp."""

@@ -34,10 +34,13 @@ logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what matters in its 
 
 
 class TiffImage:
-    """An open TIFF whose structure was found closed; `summary` is what that check learned."""
+    """An open TIFF whose structure was found closed; `summary` is what that check learned.
 
-    def __init__(self, fd: int, summary: TiffSummary) -> None:
-        self._file = DescriptorFile(fd)
+    `file` is what to read instead of the file itself.
+    """
+
+    def __init__(self, fd: int, summary: TiffSummary, file: DescriptorFile | None = None) -> None:
+        self._file = DescriptorFile(fd) if file is None else file
         ome = parse_ome(summary.description) if is_ome(summary.description) else None
         promised = 0 if ome is None else sum(image.planes for image in ome.images)
         if promised > summary.page_count:
@@ -76,6 +79,10 @@ class TiffImage:
         rows = layout.with_rows(stop - start)
         pages = (self._read_page_rows(layout, number, start, stop) for number in numbers)
         return self._joined([self._select(rows, values) for values in pages])
+
+    def page_numbers(self, index: PlaneIndex) -> list[int]:
+        """Numbers of the pages of a plane: in the file, or from the first one on, if contiguous."""
+        return self._pages_of(index)[1]
 
     def _pages_of(self, index: PlaneIndex) -> tuple[SeriesLayout, list[int]]:
         positions = self._scenes[0].pages.shape[0]

@@ -111,7 +111,8 @@ class Layout:
 class Directory:
     """One IFD: `name` for messages, its tags, and the file to read their values from.
 
-    `main` tells the images from their smaller copies.
+    `main` tells the images from their smaller copies; `start` is where it begins, and at `link` it says where
+    the next one does.
     """
 
     name: str
@@ -119,6 +120,8 @@ class Directory:
     source: Source
     layout: Layout
     tags: dict[int, Tag] = field(default_factory=dict)
+    start: int = 0
+    link: int = 0
 
     @property
     def unfinished(self) -> bool:
@@ -232,4 +235,5 @@ def _read_directory(
             if tag.offset + nbytes > source.size:
                 source.require(tag.offset, nbytes, f"tag {code} of {name}")
         tags.setdefault(code, tag)
-    return Directory(name, main, source, layout, tags), layout.offset.unpack_from(data, entries)[0]
+    directory = Directory(name, main, source, layout, tags, offset, offset + size + entries)
+    return directory, layout.offset.unpack_from(data, entries)[0]

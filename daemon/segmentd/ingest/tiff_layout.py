@@ -125,7 +125,7 @@ def micromanager_layout(tiff: tifffile.TiffFile, plain: SeriesLayout) -> SeriesL
     if MICROMANAGER_TAG not in tiff.pages.first.tags:
         return None
     numbers = [int(number) for number in plain.pages.flat]
-    places = [_micromanager_place(tiff.pages.get(number, aspage=True, cache=False)) for number in numbers]
+    places = [micromanager_place(tiff.pages.get(number, aspage=True, cache=False)) for number in numbers]
     if not all(places):
         return None
     values = {axis: list(dict.fromkeys(place[axis] for place in places)) for axis in GROUPS}
@@ -140,7 +140,7 @@ def micromanager_layout(tiff: tifffile.TiffFile, plain: SeriesLayout) -> SeriesL
     return replace(plain, pages=pages, channel_names=tuple(clean(name) for name in values["C"]))
 
 
-def _micromanager_place(page: tifffile.TiffPage | tifffile.TiffFrame) -> dict[str, str]:
+def micromanager_place(page: tifffile.TiffPage | tifffile.TiffFrame) -> dict[str, str]:
     """Read the place of one page: axis letter to value, empty for pages without one."""
     tag = page.tags.get(MICROMANAGER_TAG) if isinstance(page, tifffile.TiffPage) else None
     if tag is None:

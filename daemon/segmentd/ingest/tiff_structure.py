@@ -75,13 +75,7 @@ def examine(fd: int) -> TiffSummary:
     description = b""
     written = False
     for directory in directories(source, layout, offset):
-        try:
-            shape = _shape(directory)
-            start, end = _check_segments(directory, shape)
-        except BadStructureError:
-            if directory.unfinished:
-                raise StillOpenError(f"the directory of {directory.name} is not filled in yet") from None
-            raise
+        shape, start, end = check_directory(directory)
         # A file that was given its full size before its pixels were written is one big hole at first.
         written = written or _has_data(fd, start, end)
         page_count += directory.main
@@ -92,6 +86,18 @@ def examine(fd: int) -> TiffSummary:
         raise StillOpenError("its pixels have not been written yet")
     _check_promise(source, promise_of(description), first, page_count, first_segment)
     return TiffSummary(layout.big, first, page_count, description)
+
+
+def check_directory(directory: Directory) -> tuple[PageShape, int, int]:
+    """Check one image; returns how it is stored, and where its pixels start and end."""
+    try:
+        shape = _shape(directory)
+        start, end = _check_segments(directory, shape)
+    except BadStructureError:
+        if directory.unfinished:
+            raise StillOpenError(f"the directory of {directory.name} is not filled in yet") from None
+        raise
+    return shape, start, end
 
 
 def first_description(fd: int) -> bytes:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,6 +66,14 @@ class ArrayMetadata:
     def grid(self) -> tuple[int, ...]:
         """Number of chunks along each axis."""
         return tuple(-(-n // chunk) for n, chunk in zip(self.shape, self.chunks, strict=True))
+
+    def chunks_in(self, files: Iterable[str]) -> Iterator[tuple[tuple[int, ...], str]]:
+        """Which files of an image are chunks of this array: their place in the grid, and their path."""
+        root = f"{self.path}/"
+        for name in files:
+            index = self.chunk(name.removeprefix(root)) if name.startswith(root) else None
+            if index is not None:
+                yield index, name
 
     def chunk(self, name: str) -> tuple[int, ...] | None:
         """Which chunk a file is, by its path in the array; None for other files."""

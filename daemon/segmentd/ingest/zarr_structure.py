@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from segmentd.errors import Reason
@@ -74,6 +74,15 @@ class ZarrSummary:
 
 def examine_zarr(fd: int) -> ZarrSummary:
     """Check a whole image, through the descriptor of its folder."""
+    summary, files = read_summary(fd)
+    # All of them, not the first.
+    pending = any([_chunks_missing(array, summary.axes, files) for array in summary.scenes])
+    check_size(summary)
+    return replace(summary, pending=pending)
+
+
+def read_summary(fd: int) -> tuple[ZarrSummary, dict[str, int]]:
+    """Read the metadata of an image, whether its chunks are there or not, and the sizes of its files."""
     files = _files(fd)
     root = _attributes(fd, "")
     if root is None:
@@ -92,20 +101,7 @@ def examine_zarr(fd: int) -> ZarrSummary:
     images = [_image(fd, prefix, _attributes(fd, prefix) or {}) for prefix in prefixes]
     first = images[0]
     alike = tuple(image.scenes[0] for image in images if _kind(image) == _kind(first))
-    pending = any(
-        [_chunks_missing(array, first.axes, files) for array in alike]
-    )  # all of them, not the first
-    summary = ZarrSummary(
-        first.version,
-        alike,
-        first.axes,
-        first.channel_names,
-        first.channel_colors,
-        first.pixel_size,
-        pending,
-    )
-    _check_size(summary)
-    return summary
+    return replace(first, scenes=alike), files
 
 
 def _files(fd: int) -> dict[str, int]:
@@ -244,13 +240,9 @@ def _chunks_missing(array: ArrayMetadata, axes: str, files: dict[str, int]) -> b
 
     Of a plane without any chunk is believed that it was not written: nothing that a camera sees is empty.
     """
-    root = f"{array.path}/"
     planes: Counter[tuple[int, ...]] = Counter()
-    for name, size in files.items():
-        index = array.chunk(name.removeprefix(root)) if name.startswith(root) else None
-        if index is None:
-            continue
-        if size == 0:
+    for index, name in array.chunks_in(files):
+        if files[name] == 0:
             raise StillOpenError(f"its chunk {name} is empty")
         planes[tuple(n for n, axis in zip(index, axes, strict=True) if axis not in "yx")] += 1
     stacked = math.prod(n for n, axis in zip(array.grid, axes, strict=True) if axis not in "yx")
@@ -263,7 +255,8 @@ def _chunks_missing(array: ArrayMetadata, axes: str, files: dict[str, int]) -> b
     return missing > 0
 
 
-def _check_size(summary: ZarrSummary) -> None:
+def check_size(summary: ZarrSummary) -> None:
+    """Refuse images beyond the limits."""
     scenes = range(len(summary.scenes))
     height, width = (max(summary.length(axis, scene) for scene in scenes) for axis in "yx")
     nbytes = summary.length("c") * height * width * summary.scenes[0].dtype.itemsize

@@ -15,6 +15,7 @@ class WatchSpec:
 
     With a `marker_file` the folder counts as there only while it holds a file of that relative path.
     `move_to` is where images go that are done; None leaves them where they are.
+    With `as_it_grows`, planes are segmented while their image is being written.
     """
 
     id: str
@@ -36,3 +37,4 @@ class WatchSpec:
     options: SegmentOptions = field(default_factory=SegmentOptions)
     marker_file: str | None = None
     move_to: Path | None = None
+    as_it_grows: bool = False

@@ -34,6 +34,8 @@ STATES = ("starting", "active", "paused", "failed", "unreachable")
 COUNTS = {
     "api_received_bytes": "Bytes of pixels that callers of SegmentPlane sent.",
     "api_sent_bytes": "Bytes of labels and confidence that were sent to subscribers and callers, as packed.",
+    "early_planes": "Planes that were segmented while their image was still being written.",
+    "early_planes_used": "Planes of results that were segmented while their image was still being written.",
     "expired_planes": "Planes of callers that were not done within the time that they gave them.",
     "submitted_planes": "Planes of callers of SegmentPlane that were segmented.",
 }

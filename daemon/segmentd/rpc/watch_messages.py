@@ -67,6 +67,7 @@ _FIELDS = {
     "tile_pixels": _Field("tile"),
     "postprocessing": _Field("postprocessing"),
     "drift_alarm": _Field("drift_alarm"),
+    "as_it_grows": _Field("as_it_grows"),
     "priority": _Field("priority"),
     "marker_file": _Field("marker_file"),
     "after": _Field("after"),

@@ -191,6 +191,8 @@ class WatchSettings(Table):
     """with postprocessing = "crf": 100 everywhere (map), or the probability after the field (marginal)"""
     drift_alarm: bool = True
     """warn when confidence or shares of classes leave those of the images before (lamp, focus, stain)"""
+    as_it_grows: bool = False
+    """segment complete planes of stacks that are still being written, and send them as previews"""
     priority: Annotated[int, Field(ge=-1000, le=1000)] = 0
     """watches with a higher number go first"""
     marker_file: RelativePath | None = None
@@ -242,4 +244,5 @@ class WatchSettings(Table):
             ),
             marker_file=self.marker_file,
             move_to=self.move_to,
+            as_it_grows=self.as_it_grows,
         )

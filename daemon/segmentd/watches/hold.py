@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from segmentd import telemetry
+from segmentd.errors import SegmentdError
+from segmentd.process.claims import Claim
 
 _log = telemetry.get_logger(__name__)
 
@@ -37,3 +39,15 @@ class Hold:
     async def over(self) -> None:
         """Wait until there is no reason to wait."""
         await self._going_on.wait()
+
+
+async def claimed(claim: Claim, hold: Hold, seconds: float) -> None:
+    """Have folders for ourselves, also one that was missing so far; tried every so many seconds."""
+    while True:
+        try:
+            await asyncio.to_thread(claim.hold)
+            return
+        except SegmentdError as error:
+            hold(error.message)
+            await asyncio.sleep(seconds)
+            hold("")

@@ -21,7 +21,8 @@ from segmentd.records import FileStamp
 from segmentd.settings import WatchSettings
 from segmentd.watches.alarm import DriftAlarm
 from segmentd.watches.first_look import first_look
-from segmentd.watches.hold import Hold
+from segmentd.watches.growing import Growing
+from segmentd.watches.hold import Hold, claimed
 from segmentd.watches.in_hand import InHand, timeline_of
 from segmentd.watches.parts import Parts
 from segmentd.watches.status import WatchLoad, WatchStatus, status_of, warning_of
@@ -69,6 +70,7 @@ class Watch:
         self._admit = admit
         self._hold = Hold(settings.id)
         self._in_hand = InHand()
+        self._growing = Growing(parts, self._hold)
         self._delivering = 0
         self.tally = Tally()
         self.alarm = DriftAlarm(settings.id, parts.journal)
@@ -200,6 +202,7 @@ class Watch:
             self._hold,
             self.tally.add,
             self.alarm.judge,
+            self._growing.early,
         )
 
     async def _take_up(self) -> None:
@@ -217,6 +220,8 @@ class Watch:
             stack.callback(mover.cancel)
             await self.alarm.remember()
             ignore = await first_look(self.spec, self._parts.journal)
+            growing = asyncio.create_task(self._growing.run(folder, self.spec, str(lease.path)))
+            stack.callback(growing.cancel)
             await folder.run(self._known, partial(self._deliver, pipeline, str(lease.path)), ignore)
 
     async def _begin(self, stack: AsyncExitStack) -> Lease:
@@ -258,6 +263,9 @@ class Watch:
         self._delivering += len(found.files)
         try:
             slot = await self._slot_for(found, model)
+        except BaseException:
+            self._growing.ended(found.stamp)
+            raise
         finally:
             self._delivering -= len(found.files)
         work = telemetry.traced(
@@ -268,29 +276,20 @@ class Watch:
         task.add_done_callback(lambda done: self._done(found, slot, done))
 
     async def _slot_for(self, found: FoundFile, model: str) -> Slot:
+        await self._growing.hand_over(found.stamp)
         # The file may have changed while its earlier content is in work: one after the other.
         await self._in_hand.end_of(found.relative)
-        await self._claim_folders()
+        await claimed(self._claim, self._hold, HOLD_SECONDS)
         await self._hold.over()
         slot = Slot(self._parts.engine.scheduler, self.spec.id, self.spec.priority, model)
         with telemetry.stage("queue"):
             await slot.acquire()
         return slot
 
-    async def _claim_folders(self) -> None:
-        """Have the folders for ourselves, also one that was missing so far."""
-        while True:
-            try:
-                await self.claim()
-                return
-            except SegmentdError as error:
-                self._hold(error.message)
-                await asyncio.sleep(HOLD_SECONDS)
-                self._hold("")
-
     def _done(self, found: FoundFile, slot: Slot, task: asyncio.Task[None]) -> None:
         slot.release()
         self._in_hand.remove(found)
+        self._growing.ended(found.stamp)
         for file in found.files:
             self._want_moved(file.path, file.stamp)
         error = None if task.cancelled() else task.exception()

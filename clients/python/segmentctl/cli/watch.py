@@ -52,6 +52,10 @@ WithImage = Annotated[
 DriftAlarm = Annotated[
     bool | None, typer.Option(help="Warn when images begin to look different from those before.")
 ]
+AsItGrows = Annotated[
+    bool | None,
+    typer.Option("--as-it-grows/--when-complete", help="Segment planes of stacks while these are written."),
+]
 ResultsFormat = Annotated[str | None, typer.Option(help="Format of results: ome-tiff, ome-zarr, czi.")]
 LabelsInside = Annotated[
     bool | None,
@@ -112,6 +116,7 @@ def create_watch(
     tile: Tile = None,
     postprocessing: Postprocessing = None,
     drift_alarm: DriftAlarm = None,
+    as_it_grows: AsItGrows = None,
     priority: Priority = None,
     marker_file: MarkerFile = None,
     after: After = None,
@@ -157,6 +162,7 @@ def update_watch(
     tile: Tile = None,
     postprocessing: Postprocessing = None,
     drift_alarm: DriftAlarm = None,
+    as_it_grows: AsItGrows = None,
     priority: Priority = None,
     marker_file: MarkerFile = None,
     after: After = None,
