@@ -75,3 +75,14 @@ def test_results_of_events_that_are_not_kept_are_forgotten(journal: Journal, tmp
     journal.retain(max_events=2)
     numbers = [file.number for _, file in journal.newest_results(10)]
     assert numbers == [3, 2]
+
+
+def test_results_in_another_format_take_the_place_of_the_old_ones(journal: Journal, tmp_path: Path) -> None:
+    publish(journal, tmp_path / "b.tif")
+    publish(journal, tmp_path / "a.tif").unlink()
+    new = publish(journal, tmp_path / "a.czi", version=2)
+    assert [file.path for _, file in journal.newest_results(10)] == [bytes(new), bytes(tmp_path / "b.tif")]
+    assert [file.path for file in journal.results_of("w", b"a")] == [bytes(new)]
+    assert journal.has_results("w", b"a")
+    new.unlink()
+    assert not journal.has_results("w", b"a")
