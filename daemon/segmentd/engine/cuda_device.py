@@ -112,6 +112,7 @@ class CudaDevice:
             if isinstance(model, Predictor):
                 self._programs[model] = TileProgram(self._xp, self.launch, model.plan, model.forest)
             else:
+                self._give_blocks_back()  # other libraries cannot use what CuPy keeps
                 self._networks.load(model, self._card)
 
     def unload(self, model: DeviceModel) -> None:
@@ -121,7 +122,7 @@ class CudaDevice:
                 self._programs.pop(model, None)
             else:
                 self._networks.unload(model)
-            self._xp.get_default_memory_pool().free_all_blocks()
+            self._give_blocks_back()
 
     def prepared(self, batch: Batch) -> AbstractContextManager[Batch]:
         """As it is: tiles go to page-locked memory one by one, while others are computed."""
@@ -173,7 +174,10 @@ class CudaDevice:
             self._programs.clear()
             self._networks.clear()
             self._lanes.clear()
-            self._xp.get_default_memory_pool().free_all_blocks()
+            self._give_blocks_back()
+
+    def _give_blocks_back(self) -> None:
+        self._xp.get_default_memory_pool().free_all_blocks()
 
     def _start(self, lane: _Lane, program: TileProgram, batch: Batch, number: int) -> None:
         """Queue the upload, the kernels and the download of a tile."""
@@ -208,8 +212,11 @@ class CudaDevice:
             with cuda.Device(self._number):
                 yield
         except cuda.memory.OutOfMemoryError as error:
-            self._xp.get_default_memory_pool().free_all_blocks()
+            self._give_blocks_back()
             raise DeviceOutOfMemoryError(batch) from error
+        except DeviceOutOfMemoryError:  # of another library
+            self._give_blocks_back()
+            raise
         except (RuntimeError, cuda.compiler.CompileException) as error:  # CUDA's own, and missing libraries
             raise DeviceLostError(str(error)) from error
 

@@ -91,6 +91,7 @@ class DeviceProcess:
         self._areas: list[SharedMemory] = []  # that no batch lies in
         self._numbers: dict[DeviceModel, int] = {}
         self._next_number = count()
+        self._warm: set[tuple[str, object]] = set()  # that was answered once
 
     def open(self) -> None:
         """Start a process that opens the device."""
@@ -103,6 +104,7 @@ class DeviceProcess:
     def close(self) -> None:
         """End the process, and with it all that the device has of us."""
         self._numbers.clear()
+        self._warm.clear()
         with suppress(IndexError):
             while True:
                 self._areas.pop().close()
@@ -199,7 +201,11 @@ class DeviceProcess:
             )
             for values, where in zip(given, taken, strict=True):
                 array_at(area.bytes, where)[:] = values
-            self._ask(target, {"given": taken, "result": result, **more}, [area.descriptor])
+            # What is asked for the first time may have to be compiled for the card before.
+            key = target, more.get("model")
+            seconds = None if key in self._warm else self._deadlines.opening
+            self._ask(target, {"given": taken, "result": result, **more}, [area.descriptor], seconds)
+            self._warm.add(key)
             made: Floats = array_at(area.bytes, result).copy()
             return made
 

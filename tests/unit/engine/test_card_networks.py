@@ -75,6 +75,23 @@ def test_errors_are_known_by_their_words(said: str, kind: type[Exception]) -> No
         networks.evaluate(model, np.zeros((6, 1), np.float32))
 
 
+def test_memory_that_another_library_lacks_is_given_back_by_ours() -> None:
+    twin, given_back = Twin(SimpleNamespace()), []  # type: ignore[arg-type, var-annotated]
+    pool = SimpleNamespace(free_bytes=lambda: 0, free_all_blocks=lambda: given_back.append(True))
+    twin.get_default_memory_pool = lambda: pool  # type: ignore[method-assign]
+
+    def full(values: np.ndarray) -> np.ndarray:
+        raise RuntimeError("CUDA failure 2: out of memory")
+
+    device, model = CudaDevice(twin, 0, "a card"), Told(full)  # type: ignore[arg-type]
+    device.open()
+    device.load(model)  # type: ignore[arg-type]
+    assert given_back == [True]
+    with pytest.raises(DeviceOutOfMemoryError) as caught:
+        device.evaluate(model, np.zeros((4, 1), np.float32))  # type: ignore[arg-type]
+    assert (caught.value.batch, given_back) == (4, [True, True])
+
+
 def test_an_onnxruntime_for_processors_is_refused_by_the_name_of_the_extra() -> None:
     model = selftest_network.test_network()
     on_device = DeviceNetwork(model.card, model.network, model.spec)
