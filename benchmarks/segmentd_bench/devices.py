@@ -48,7 +48,7 @@ class Chosen:
     @contextmanager
     def lane(self, threads: int) -> Iterator[Lane]:
         """Make the lane; a device must not turn to the CPU."""
-        cpu = CpuLane(threads, vgg19_weights=self.vgg19_weights)
+        cpu = CpuLane(threads, vgg19_weights=self.vgg19_weights, for_devices=self.device is not None)
         lane = cpu if self.device is None else DeviceLane(self.device, cpu, required=True)
         try:
             yield lane

@@ -181,6 +181,30 @@ def test_a_companion_that_is_being_written_is_waited_for(tmp_path: Path) -> None
     assert verdict_of(leader).verdict is Verdict.BAD
 
 
+def test_a_look_at_many_members_takes_some_seconds_at_most(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leader, *members = ome_sets.write_by_time(
+        tmp_path, ome_sets.random_pixels((5, 1, 1, 8, 9)), companion=True
+    )
+    monkeypatch.setattr(structure, "LOOK_SECONDS", -1.0)
+    found = verdict_of(leader)
+    assert (found.verdict, found.parts) == (Verdict.OPEN, ())
+    assert found.fault is not None
+    assert "its set of 5 files is still looked at, 0 so far" in found.fault.message
+    monkeypatch.undo()
+    assert len(verdict_of(leader).parts) == len(members)
+
+
+def test_who_leads_is_told_by_any_member_whatever_was_read_before(tmp_path: Path) -> None:
+    for stem in ("a", "b"):
+        leader, *members = ome_sets.write_by_time(tmp_path, ome_sets.random_pixels((4, 1, 1, 8, 9)), stem)
+        for _ in range(2):
+            for member in (*members, *members):
+                assert verdict_of(member).leader == bytes(Path(leader.name))
+            assert [part.path for part in verdict_of(leader).parts] == [bytes(Path(m.name)) for m in members]
+
+
 HOSTILE_NAMES = ["../x.tif", "/etc/passwd", "..", ".", "", "a/b.tif", "a\\b.tif", "a" * 300]
 
 

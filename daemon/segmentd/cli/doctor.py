@@ -12,6 +12,7 @@ import typer
 from segmentd.cli import exits
 
 if TYPE_CHECKING:
+    from segmentd.models.files import AnyModel
     from segmentd.process.gpu_probe import Probe
     from segmentd.process.machine import Check
     from segmentd.settings import DeviceSettings, Settings
@@ -113,21 +114,32 @@ def _watched(about: str, path: Path) -> Check:
 
 
 def _test_segmentations(settings: DeviceSettings) -> Iterator[Check]:
-    """A small model on a made-up plane, on the CPU and on every other device."""
+    """A small forest and a small network on a made-up plane, on the CPU and on every other device."""
+    import importlib.util
+
+    from segmentd.engine import selftest
+
+    yield from _test_segmentation(settings, selftest.test_model(), "test")
+    if importlib.util.find_spec("onnxruntime") is not None:
+        from segmentd.engine import selftest_network
+
+        yield from _test_segmentation(settings, selftest_network.test_network(), "network")
+
+
+def _test_segmentation(settings: DeviceSettings, model: AnyModel, what: str) -> Iterator[Check]:
     import tempfile
 
     from segmentd.engine import selftest
     from segmentd.engine.comparison import compare
-    from segmentd.models import bundle
+    from segmentd.models import files
     from segmentd.process.machine import Check, State
 
-    model = selftest.test_model()
     plane = selftest.made_up_plane(1, model.card.pixel_type)
     with tempfile.TemporaryDirectory(prefix="segmentd-doctor-") as folder:
         path = Path(folder) / "self-test.segmodel"
-        bundle.save(model, path)
+        files.save(model, path)
         for found in compare(model, path, [plane], settings, with_kernels=False):
-            about = f"test on {found.name}"
+            about = f"{what} on {found.name}"
             if found.agrees:
                 yield Check(about, State.OK, f"{found.mpx_per_s:.1f} megapixels a second, the same labels")
             else:

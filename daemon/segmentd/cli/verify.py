@@ -44,8 +44,8 @@ def verify(
     """Run a model on every device and kernel of this machine, and compare labels and confidence.
 
     Compared with the plain formulas (scipy, one tree after the other), of the first plane of each image at
-    most 1024 x 1024 pixels from its middle. The exit code is 1 where more than 1 in 100,000 labels differ,
-    or a device fails.
+    most 1024 x 1024 pixels from its middle; networks and deep features with the CPU. The exit code is 1 where
+    more than 1 in 100,000 labels differ, of networks 1 in 1,000, or a device fails.
     """
     with exits.reported():
         agree = _verify(model, images or [], models, threads, store, as_json)
@@ -78,7 +78,7 @@ def _verify(
         f"{model.card.display_name} ({path})", ["computed by", "equal labels", "confidence", "Mpx/s"], rows
     )
     if len(found) == 1:
-        show.line("Such a model runs in one way only in this version: there is nothing to compare it with.")
+        show.line("On this machine such a model runs in one way only: there is nothing to compare it with.")
     show.line(
         f"{'The same labels everywhere' if agree else 'Not the same labels everywhere'}: {_measure(found)}"
     )
@@ -169,4 +169,6 @@ def _row(found: Found) -> list[str]:
 
 def _measure(found: list[Found]) -> str:
     different = max(one.different for one in found)
-    return f"at most {different:,} of {found[0].pixels:,} pixels differ from what the {found[0].name} give"
+    return (
+        f"at most {different:,} of {found[0].pixels:,} pixels differ from what is computed by {found[0].name}"
+    )

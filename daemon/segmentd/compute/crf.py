@@ -24,7 +24,7 @@ Floats = npt.NDArray[np.float32]
 
 # Brighter and darker than this many contrast ranges beyond the 1st and 99th percentile is cut off.
 GUIDE_BEYOND = 1.0
-_NORM_FLOOR = 1e-20
+NORM_FLOOR = 1e-20
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def _normalised(points: Floats) -> tuple[permutohedral.Lattice, Floats]:
     lattice = permutohedral.build(points)
     ones, sums = np.ones(len(points), np.float32), np.zeros((len(points), 1), np.float32)
     lattice.add(ones[:, None], ones, ones, sums)
-    return lattice, np.float32(1) / np.sqrt(sums[:, 0] + np.float32(_NORM_FLOOR))
+    return lattice, np.float32(1) / np.sqrt(sums[:, 0] + np.float32(NORM_FLOOR))
 
 
 @njit(nogil=True, cache=True, error_model="numpy")  # type: ignore[untyped-decorator,unused-ignore]

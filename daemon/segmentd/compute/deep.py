@@ -1,25 +1,24 @@
 """Deep features: VGG19 up to a layer, through TensorFlow and Keras (extra `deep`).
 
-TensorFlow is imported when the first extractor is made, and computes on the CPU. A tile is computed by one
-thread, so that its numbers do not depend on how many there are; several tiles are computed side by side.
+TensorFlow is imported when the first extractor is made. On the CPU a tile is computed by one thread, so that
+its numbers do not depend on how many there are; several tiles are computed side by side.
 Weights are arrays; nothing of Keras' own loading is used, and nothing is ever downloaded.
 """
 
 from __future__ import annotations
 
-import importlib.util
-import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from segmentd.compute import tensorflow_device
 from segmentd.compute.deep_cells import MARGIN_CELLS
 from segmentd.compute.deep_sets import DeepFeatureSet, Floats
 from segmentd.compute.normalize import Scale, to_float
+from segmentd.compute.on_card import OnCard
 from segmentd.compute.tiling import cut
-from segmentd.errors import Reason, SegmentdError
 from segmentd.records import Region
 
 if TYPE_CHECKING:
@@ -33,16 +32,6 @@ MEAN_BGR = (103.939, 116.779, 123.68)
 HIGHEST_GREY = 255.0
 
 Layers = Sequence[tuple[Floats, Floats]]
-
-
-def require_extra(what: str = "deep feature sets") -> None:
-    """MISSING_EXTRA where TensorFlow is not installed, which `what` needs; imports nothing."""
-    if any(importlib.util.find_spec(name) is None for name in ("tensorflow", "keras", "h5py")):
-        raise SegmentdError(
-            Reason.MISSING_EXTRA,
-            f"{what} need TensorFlow; install it with: pip install 'segmentd[deep]'",
-            extra="deep",
-        )
 
 
 def aligned(core: Region) -> Region:
@@ -80,6 +69,8 @@ class Extractor:
         Of sets that have one.
     threads : int
         How many calls may compute at once; the first extractor of a process decides for all.
+    card : OnCard, optional
+        Where to compute instead, in a device's own process.
 
     Attributes
     ----------
@@ -93,17 +84,42 @@ class Extractor:
     """
 
     def __init__(
-        self, feature_set: DeepFeatureSet, layers: Layers, projection: Floats | None, threads: int
+        self,
+        feature_set: DeepFeatureSet,
+        layers: Layers,
+        projection: Floats | None,
+        threads: int,
+        card: OnCard | None = None,
     ) -> None:
-        require_extra()
-        tensorflow = on_the_processor(threads)
+        tensorflow_device.require_extra()
+        tensorflow, device = tensorflow_device.told(threads, card)
         import keras
 
         self.feature_set = feature_set
+        self.layers = layers
         self.projection = projection
         self.threads = threads
         self.library_versions = {"keras": keras.__version__, "tensorflow": tensorflow.__version__}
-        self._run = _compiled(tensorflow, feature_set, layers, projection)
+        self._run = _compiled(tensorflow, device, feature_set, layers, projection)
+
+    def run(self, grey: Floats) -> Floats:
+        """Cells (C, features, y, x) of grey values (C, h, w), see `tile` and `cells_shape`."""
+        return self._run(grey)
+
+    def tile(
+        self,
+        pixels: npt.NDArray[np.generic],
+        core: Region,
+        border_px: int,
+        scale: Scale | None,
+        first_row: int = 0,
+        plane_height: int | None = None,
+    ) -> Floats:
+        """The grey values (C, h, w) that the cells of a tile are made of; parameters as for `cells`."""
+        if core.y % ALIGNMENT_PX or core.x % ALIGNMENT_PX:
+            raise ValueError(f"a tile that begins at {core.y}, {core.x} does not lie on the network's grid")
+        reach = self.feature_set.reach_px
+        return grey_values(cut(pixels, aligned(core), reach, border_px, first_row, plane_height), scale)
 
     def cells(
         self,
@@ -130,19 +146,28 @@ class Extractor:
         float32 array (C * features, height / stride + 2, width / stride + 2)
             Of the core with its far edges at multiples of 8 pixels; one cell of margin on each side.
         """
-        if core.y % ALIGNMENT_PX or core.x % ALIGNMENT_PX:
-            raise ValueError(f"a tile that begins at {core.y}, {core.x} does not lie on the network's grid")
-        reach = self.feature_set.reach_px
-        tile = cut(pixels, aligned(core), reach, border_px, first_row, plane_height)
-        found = self._run(grey_values(tile, scale))
-        return found.reshape(-1, *found.shape[2:])
+        return flat(self._run(self.tile(pixels, core, border_px, scale, first_row, plane_height)))
+
+
+def flat(cells: Floats) -> Floats:
+    """Cells (C, features, y, x) as planes, for `deep_cells`."""
+    return cells.reshape(-1, *cells.shape[2:])
+
+
+def cells_shape(feature_set: DeepFeatureSet, grey: Sequence[int]) -> tuple[int, ...]:
+    """The shape of the cells that `Extractor.run` makes of grey values of a shape (C, h, w)."""
+    stride = feature_set.stride_px
+    margin = 2 * (feature_set.reach_px // stride - MARGIN_CELLS)
+    channels, height, width = grey
+    return channels, len(feature_set), height // stride - margin, width // stride - margin
 
 
 def _compiled(
-    tensorflow: Any, feature_set: DeepFeatureSet, layers: Layers, projection: Floats | None
+    tensorflow: Any, device: str, feature_set: DeepFeatureSet, layers: Layers, projection: Floats | None
 ) -> Callable[[Floats], Floats]:
     """A function from grey values (C, h, w) to cells (C, features, y, x)."""
-    network = _network(feature_set, layers, projection)
+    with tensorflow.device(device):
+        network = _network(feature_set, layers, projection)
     crop = feature_set.reach_px // feature_set.stride_px - MARGIN_CELLS
     means = tensorflow.constant(MEAN_BGR, "float32")
 
@@ -155,7 +180,7 @@ def _compiled(
         return tensorflow.transpose(found[:, crop:-crop, crop:-crop], (0, 3, 1, 2))
 
     def cells(grey: Floats) -> Floats:
-        with tensorflow.device("/CPU:0"):
+        with tensorflow.device(device):
             found: Floats = run(tensorflow.convert_to_tensor(grey)).numpy()
         return found
 
@@ -181,18 +206,3 @@ def _network(feature_set: DeepFeatureSet, layers: Layers, projection: Floats | N
         place = mixing(place)
         mixing.kernel.assign(projection.T[None, None])
     return keras.Model(image, place)
-
-
-def on_the_processor(threads: int) -> Any:
-    """TensorFlow, told on its first import what it may use."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever the user's Keras uses otherwise
-    import tensorflow
-
-    try:
-        tensorflow.config.set_visible_devices([], "GPU")
-        tensorflow.config.threading.set_intra_op_parallelism_threads(1)
-        tensorflow.config.threading.set_inter_op_parallelism_threads(threads)
-    except RuntimeError:  # it runs already, as it was told then
-        return tensorflow
-    return tensorflow

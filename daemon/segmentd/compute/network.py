@@ -1,4 +1,4 @@
-"""Imported networks: tiles of pixels in, class scores out, through onnxruntime (extra `onnx`).
+"""Imported networks: tiles of pixels in, class scores out, through onnxruntime (`onnx_session`).
 
 Networks of old packages are graphs of TensorFlow's (`tensorflow_graph`).
 """
@@ -7,20 +7,19 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from segmentd.compute import tensorflow_graph
+from segmentd.compute import onnx_session, tensorflow_graph
+from segmentd.compute.on_card import OnCard
 from segmentd.errors import Reason, SegmentdError
 
 Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
 
-PROVIDERS = ("CPUExecutionProvider",)
 BATCH_PIXELS = 1 << 20
 MAX_BATCH = 8
 
@@ -92,6 +91,8 @@ class Network:
         What goes in and out.
     threads : int
         To compute with.
+    card : OnCard, optional
+        Where to compute instead, in a device's own process.
 
     Attributes
     ----------
@@ -104,13 +105,16 @@ class Network:
         MISSING_EXTRA; MODEL_UNUSABLE where the runtime refuses the network.
     """
 
-    def __init__(self, network: bytes, spec: NetworkSpec, threads: int = 1) -> None:
+    def __init__(
+        self, network: bytes, spec: NetworkSpec, threads: int = 1, card: OnCard | None = None
+    ) -> None:
         self.spec = spec
         graph = tensorflow_graph.is_graph(network)
         self.calls_at_once = threads if graph else 1
-        self._runtime = tensorflow_graph.NAME if graph else "onnxruntime"
+        runtime = tensorflow_graph if graph else onnx_session
+        self._runtime = runtime.NAME
         try:
-            self._run = tensorflow_graph.opened(network, threads) if graph else _opened(network, threads)
+            self._run = runtime.opened(network, threads, card)
         except SegmentdError:
             raise
         except Exception as error:  # the runtimes' errors have no common class
@@ -216,32 +220,6 @@ def trial(args: dict[str, Any], fds: list[int]) -> tuple[Any, list[npt.NDArray[A
     if not np.isfinite(scores).all():
         raise _unusable("it makes values that are not numbers of an empty image")
     return None, []
-
-
-def _opened(onnx: bytes, threads: int) -> Callable[[Floats], Floats]:
-    try:
-        import onnxruntime
-    except ModuleNotFoundError as error:
-        raise SegmentdError(
-            Reason.MISSING_EXTRA,
-            "imported networks need onnxruntime; install it with: pip install 'segmentd[onnx]'",
-            extra="onnx",
-        ) from error
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.use_deterministic_compute = True
-    options.log_severity_level = 4  # what matters comes as an exception
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    session = onnxruntime.InferenceSession(onnx, options, providers=list(PROVIDERS))
-    name: str = session.get_inputs()[0].name
-
-    def run(feed: Floats) -> Floats:
-        (out,) = session.run(None, {name: feed})
-        scores: Floats = out
-        return scores
-
-    return run
 
 
 def _unusable(what: str) -> SegmentdError:

@@ -65,11 +65,15 @@ def build(features: Floats) -> Lattice:
     features : float32 array (N, d)
         The points, in units of the standard deviation of the Gaussian along each axis.
     """
-    dimensions = features.shape[1]
+    return Lattice(*_build(features, axis_scale(features.shape[1])))
+
+
+def axis_scale(dimensions: int) -> Floats:
+    """What the features of points are multiplied by before they are embedded: float32 (d,)."""
     axes = np.arange(dimensions)
     # The diagonal of the embedding, times the standard deviation that splat, blur and slice have together.
     scale = np.sqrt(2.0 / 3.0) * (dimensions + 1) / np.sqrt((axes + 1.0) * (axes + 2.0))
-    return Lattice(*_build(features, scale.astype(np.float32)))
+    return np.asarray(scale, np.float32)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")

@@ -11,7 +11,8 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from segmentd.compute import deep
+from segmentd.compute import tensorflow_device
+from segmentd.compute.on_card import OnCard
 
 Floats = npt.NDArray[np.float32]
 
@@ -26,19 +27,19 @@ def is_graph(network: bytes) -> bool:
     return network[:1] == b"\x0a"
 
 
-def opened(graph: bytes, threads: int) -> Callable[[Floats], Floats]:
-    """A function from tiles to scores, for up to `threads` calls at once, each of which uses one.
+def opened(graph: bytes, threads: int, card: OnCard | None = None) -> Callable[[Floats], Floats]:
+    """A function from tiles to scores, for up to `threads` calls at once that use one each, or on the card.
 
     Raises
     ------
     SegmentdError
         MISSING_EXTRA. What TensorFlow raises over the graph is passed on.
     """
-    deep.require_extra("networks that were saved by TensorFlow")
-    tensorflow = deep.on_the_processor(threads)
+    tensorflow_device.require_extra("networks that were saved by TensorFlow")
+    tensorflow, device = tensorflow_device.told(threads, card)
     definition = tensorflow.compat.v1.GraphDef.FromString(graph)
     made = tensorflow.Graph()
-    with made.as_default(), tensorflow.device("/CPU:0"):
+    with made.as_default(), tensorflow.device(device):
         tensorflow.graph_util.import_graph_def(definition, name="")
         begin = [
             tensorflow.raw_ops.AssignVariableOp(

@@ -42,7 +42,7 @@ def make_lane(
     """
     devices, why_none = devices_of(settings)
     if devices:
-        cpu = CpuLane(settings.threads, vgg19_weights=vgg19_weights)
+        cpu = CpuLane(settings.threads, vgg19_weights=vgg19_weights, for_devices=True)
         rules = MemoryRules(settings.memory_budget, settings.give_back_seconds)
         lanes = [
             DeviceLane(device, cpu, settings.require_gpu, rules=rules, wanted=wanted) for device in devices
@@ -80,10 +80,10 @@ def devices_of(
         return [_simulated(number, fault) for number, fault in enumerate(faults)], ""
     if not gpu_probe.has_cupy():
         return [], gpu_probe.NO_CUPY
-    return _cards(look())
+    return _cards(look(), settings.memory_budget)
 
 
-def _cards(found: Probe) -> tuple[Sequence[Device], str]:
+def _cards(found: Probe, budget: str) -> tuple[Sequence[Device], str]:
     """Cards that have passed their test."""
     from segmentd.engine.cuda_device import MAX_BATCH
 
@@ -93,7 +93,7 @@ def _cards(found: Probe) -> tuple[Sequence[Device], str]:
         return [], "; ".join(faults) or found.reason
     return [
         DeviceProcess(
-            Opener(f"{CHILD}:open_card", {"number": number, "name": card.name}),
+            Opener(f"{CHILD}:open_card", {"number": number, "name": card.name, "budget": budget}),
             f"cuda:{number}",
             card.name,
             MAX_BATCH,

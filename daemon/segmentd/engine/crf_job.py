@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from segmentd.compute import crf, normalize, tiling
 from segmentd.compute.decide import apply_minimum_confidence, decide
-from segmentd.engine.refiner import Refiner
+from segmentd.engine.refiner import Marginals
 from segmentd.engine.segmenter import Band, BandResult, ScoredPlane, TileResult
 from segmentd.engine.source import PlaneSource, bands
 from segmentd.records import Region, SegmentOptions
@@ -56,14 +56,19 @@ class CrfJob:
         The channels that the model uses; the field looks at the same ones.
     options : SegmentOptions
         What the confidence shall be, and the minimum confidence.
-    refiner : Refiner
+    refiner : Marginals
         What computes.
+
+    Attributes
+    ----------
+    plane
+        As given.
     """
 
     def __init__(
-        self, plane: ScoredPlane, channels: slice, options: SegmentOptions, refiner: Refiner
+        self, plane: ScoredPlane, channels: slice, options: SegmentOptions, refiner: Marginals
     ) -> None:
-        self._plane = plane
+        self.plane = plane
         self._channels = channels
         self._options = options
         self._refiner = refiner
@@ -81,7 +86,7 @@ class CrfJob:
     def read(self, start: int, stop: int) -> Band:
         """Read the rows that the windows of rows start..stop-1 need."""
         height = self.source.shape[1]
-        wide = self._plane.read(max(0, start - BORDER_PX), min(height, stop + BORDER_PX))
+        wide = self.plane.read(max(0, start - BORDER_PX), min(height, stop + BORDER_PX))
         return Band(start, stop, wide.low, wide.window, wide.channels)
 
     def bands(self) -> Iterator[tuple[int, int]]:
@@ -101,7 +106,7 @@ class CrfJob:
         around = _grown(core, *self.source.shape[1:])
         rows = slice(around.y - band.low, around.y - band.low + around.height)
         pixels = band.used[:, rows, around.x : around.x + around.width]
-        scores = self._plane.scores(band, around)
+        scores = self.plane.scores(band, around)
         mask = normalize.masked(pixels)
         if mask is not None:
             scores[:, mask] = 1 / len(scores)  # no opinion

@@ -1,6 +1,7 @@
 """An NVIDIA card through CuPy: tiles go up, labels and confidence come down, two tiles at a time overlap.
 
-Nothing here imports CuPy: its namespace is given. Never run on a card so far; tests drive it with numpy's
+Networks are run there by their own libraries (`card_networks`). Nothing here imports CuPy: its namespace is
+given. Never run on a card so far; tests drive it with numpy's
 arrays and the kernels compiled for the processor.
 """
 
@@ -14,10 +15,24 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from segmentd.compute import crf, crf_arrays
 from segmentd.compute.cuda import source
 from segmentd.compute.cuda.tiles import TileProgram
-from segmentd.engine.device import Batch, DeviceLostError, DeviceOutOfMemoryError, DeviceTile
+from segmentd.compute.fast_features import Floats
+from segmentd.compute.on_card import OnCard
+from segmentd.engine.array_models import ArrayModel
+from segmentd.engine.card_networks import CardNetworks
+from segmentd.engine.device import (
+    Batch,
+    BatchTile,
+    DeviceLostError,
+    DeviceModel,
+    DeviceOutOfMemoryError,
+    DeviceTile,
+)
+from segmentd.engine.device_memory import DEFAULT_BUDGET
 from segmentd.engine.predictor import Predictor
+from segmentd.settings.values import memory_bytes
 
 MAX_BATCH = 16
 THREADS_PER_BLOCK = 128
@@ -58,25 +73,32 @@ class CudaDevice:
         Which card.
     display_name : str
         What it calls itself.
+    budget : str
+        What models may take, as for `DeviceMemory`; no library of networks may take more by itself.
     """
 
-    def __init__(self, xp: ModuleType, number: int, display_name: str) -> None:
+    def __init__(self, xp: ModuleType, number: int, display_name: str, budget: str = DEFAULT_BUDGET) -> None:
         self.name = f"cuda:{number}"
         self.display_name = display_name
         self.max_batch = MAX_BATCH
         self._xp = xp
         self._number = number
         self._module: Any = None
+        self._budget = budget
+        self._card = OnCard(number, 0)
         self._programs: dict[Predictor, TileProgram] = {}
+        self._networks = CardNetworks()
         self._lanes: list[_Lane] = []
 
     def open(self) -> None:
         """Compile the kernels, and forget what was there."""
         with self._errors(0):
             self._programs.clear()
+            self._networks.clear()
             self._module = self._xp.RawModule(code=source.source(), options=source.OPTIONS, backend="nvrtc")
             self._module.compile()
             self._lanes = [_Lane(self._xp) for _ in range(STREAMS)]
+        self._card = OnCard(self._number, memory_bytes(self._budget, self.free_bytes()))
 
     def free_bytes(self) -> int | None:
         """Free memory of the card and of our own pool, less what tiles need."""
@@ -84,15 +106,21 @@ class CudaDevice:
             free, _ = self._xp.cuda.runtime.memGetInfo()
             return int(free + self._xp.get_default_memory_pool().free_bytes() - WORKING_BYTES)
 
-    def load(self, model: Predictor) -> None:
+    def load(self, model: DeviceModel) -> None:
         """Bring a model to the card."""
         with self._errors(0):
-            self._programs[model] = TileProgram(self._xp, self.launch, model.plan, model.forest)
+            if isinstance(model, Predictor):
+                self._programs[model] = TileProgram(self._xp, self.launch, model.plan, model.forest)
+            else:
+                self._networks.load(model, self._card)
 
-    def unload(self, model: Predictor) -> None:
+    def unload(self, model: DeviceModel) -> None:
         """Free its memory, for other programs too."""
         with self._errors(0):
-            self._programs.pop(model, None)
+            if isinstance(model, Predictor):
+                self._programs.pop(model, None)
+            else:
+                self._networks.unload(model)
             self._xp.get_default_memory_pool().free_all_blocks()
 
     def prepared(self, batch: Batch) -> AbstractContextManager[Batch]:
@@ -118,10 +146,32 @@ class CudaDevice:
                     lane.pending = None
         return [done[number] for number in range(len(batch.tiles))]
 
+    def scores(self, model: Predictor, tile: BatchTile) -> Floats:
+        """Compute the probabilities of classes in a tile; it is waited for."""
+        with self._errors(1):
+            program = self._programs.get(model)
+            if program is None:
+                raise DeviceLostError("the model is not on the device")
+            scores = program.scores(self._xp.asarray(tile.pixels), tile.scale, tile.level)
+            found: Floats = self._xp.asnumpy(scores)
+            return found
+
+    def evaluate(self, model: ArrayModel, values: Floats) -> Floats:
+        """Compute what a network makes of arrays, by its library, which copies them up and down."""
+        with self._errors(len(values)):
+            return self._networks.evaluate(model, values)
+
+    def marginals(self, window: crf.Window, parameters: crf.Parameters) -> Floats:
+        """Put a window through the conditional random field."""
+        with self._errors(1):
+            found: Floats = self._xp.asnumpy(crf_arrays.infer(self._xp, window, parameters))
+            return found
+
     def close(self) -> None:
         """Give back all memory of the card."""
         with self._errors(0):
             self._programs.clear()
+            self._networks.clear()
             self._lanes.clear()
             self._xp.get_default_memory_pool().free_all_blocks()
 

@@ -10,9 +10,15 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from segmentd.compute import crf
 from segmentd.compute.fast_features import Floats
 from segmentd.compute.normalize import Scale
-from segmentd.engine.predictor import Predictor
+from segmentd.engine.array_models import ArrayModel
+from segmentd.engine.predictor import Cut, Predictor
+from segmentd.records import Region
+
+# What a device has in its memory: forests on filters, and networks.
+DeviceModel = Predictor | ArrayModel
 
 NOT_A_NUMBER = 255
 
@@ -27,6 +33,10 @@ class DeviceOutOfMemoryError(Exception):
 
 class NoRoomError(Exception):
     """A model cannot be brought now, since others are in use; the message says what a device has."""
+
+
+class DeviceRefusesError(Exception):
+    """The device is well, but cannot compute this model; the message says why."""
 
 
 class DeviceLostError(Exception):
@@ -48,6 +58,12 @@ class BatchTile:
     pixels: npt.NDArray[np.generic]
     scale: Scale | None
     level: Floats
+
+    def cut(self, reach_px: int) -> Cut:
+        """The tile as the CPU's code takes it."""
+        _, height, width = self.pixels.shape
+        core = Region(reach_px, reach_px, height - 2 * reach_px, width - 2 * reach_px)
+        return Cut(self.pixels, core, reach_px, self.scale, self.level, 0, height)
 
 
 @dataclass(frozen=True)
@@ -89,10 +105,10 @@ class Device(Protocol):
     def free_bytes(self) -> int | None:
         """What models may still take on the device, whoever uses the rest; None where it cannot tell."""
 
-    def load(self, model: Predictor) -> None:
-        """Bring a model to the device. Raises DeviceOutOfMemoryError, DeviceLostError."""
+    def load(self, model: DeviceModel) -> None:
+        """Bring a model to the device. Raises DeviceOutOfMemoryError, DeviceRefusesError, DeviceLostError."""
 
-    def unload(self, model: Predictor) -> None:
+    def unload(self, model: DeviceModel) -> None:
         """Make room."""
 
     def prepared(self, batch: Batch) -> AbstractContextManager[Batch]:
@@ -100,6 +116,15 @@ class Device(Protocol):
 
     def run(self, batch: Batch) -> list[DeviceTile]:
         """Compute a prepared batch. Raises DeviceOutOfMemoryError, DeviceLostError."""
+
+    def scores(self, model: Predictor, tile: BatchTile) -> Floats:
+        """As `Predictor.scores`, of a tile. Raises as `load`."""
+
+    def evaluate(self, model: ArrayModel, values: Floats) -> Floats:
+        """What a network makes of arrays, each for itself. Raises as `load`."""
+
+    def marginals(self, window: crf.Window, parameters: crf.Parameters) -> Floats:
+        """As `segmentd.compute.crf.infer`. Raises as `load`."""
 
     def close(self) -> None:
         """Give back what it holds; it may be opened again."""

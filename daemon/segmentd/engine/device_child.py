@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import math
 import mmap
 from collections.abc import Callable
 from functools import wraps
@@ -12,22 +11,28 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from segmentd.compute.feature_plan import STEP, FeaturePlan
+from segmentd.compute import crf
 from segmentd.compute.normalize import Scale
-from segmentd.compute.packets import PacketForest
-from segmentd.compute.packets.layout import RECORD
-from segmentd.engine import simulated_device
-from segmentd.engine.device import Batch, BatchTile, Device, DeviceLostError, DeviceOutOfMemoryError
+from segmentd.engine import model_messages, simulated_device
+from segmentd.engine.device import (
+    Batch,
+    BatchTile,
+    Device,
+    DeviceLostError,
+    DeviceModel,
+    DeviceOutOfMemoryError,
+    DeviceRefusesError,
+)
 from segmentd.engine.predictor import Predictor
+from segmentd.engine.shared_memory import Place, array_at
 from segmentd.engine.simulated_device import SimulatedDevice
-from segmentd.models import bundle
 from segmentd.workers import wire
 
 Answer = tuple[Any, list[npt.NDArray[Any]]]
 Target = Callable[[dict[str, Any], list[int]], Answer]
 
 _devices: list[Device] = []
-_models: dict[int, Predictor] = {}
+_models: dict[int, DeviceModel] = {}
 
 
 def answered(work: Callable[[dict[str, Any], list[int]], Any]) -> Target:
@@ -39,6 +44,8 @@ def answered(work: Callable[[dict[str, Any], list[int]], Any]) -> Target:
             return {"done": work(arguments, fds)}, []
         except DeviceOutOfMemoryError as error:
             return {"out_of_memory": error.batch}, []
+        except DeviceRefusesError as error:
+            return {"refused": str(error)}, []
         except DeviceLostError as error:
             return {"lost": str(error)}, []
 
@@ -60,7 +67,7 @@ def open_card(arguments: dict[str, Any], fds: list[int]) -> None:
         cupy = importlib.import_module("cupy")
     except ImportError as error:
         raise DeviceLostError(f"CuPy cannot be imported: {error}") from error
-    use(CudaDevice(cupy, arguments["number"], arguments["name"]))
+    use(CudaDevice(cupy, arguments["number"], arguments["name"], arguments["budget"]))
 
 
 @answered
@@ -78,12 +85,8 @@ def free_bytes(arguments: dict[str, Any], fds: list[int]) -> int | None:
 @answered
 def load(arguments: dict[str, Any], fds: list[int]) -> None:
     """Load a model."""
-    steps, weights, planes, nodes, roots, trees, values = wire.map_arrays(arguments["arrays"], fds[0])
-    channels, plane_count, reach, sobel_images = arguments["plan"]
-    plan = FeaturePlan(channels, planes, plane_count, reach, steps.view(STEP), weights, sobel_images)
-    classes, forest_planes = arguments["forest"]
-    forest = PacketForest(nodes.view(RECORD), roots, classes, forest_planes, trees, values)
-    model = Predictor(bundle.card_of(arguments["card"]), plan, forest)
+    arrays = wire.map_arrays(arguments["arrays"], fds[0] if fds else None)
+    model = model_messages.unpacked(arguments["message"], arrays)
     _devices[0].load(model)
     _models[arguments["model"]] = model
 
@@ -97,19 +100,52 @@ def unload(arguments: dict[str, Any], fds: list[int]) -> None:
 @answered
 def run(arguments: dict[str, Any], fds: list[int]) -> None:
     """Compute tiles that lie in shared memory; labels and confidence go there, too."""
-    memory = np.frombuffer(mmap.mmap(fds[0], 0), np.uint8)
-    batch = Batch(_models[arguments["model"]], [_tile(memory, tile) for tile in arguments["tiles"]])
-    for place, tile in zip(arguments["tiles"], _devices[0].run(batch), strict=True):
-        result = np.stack([tile.labels, tile.confidence]).reshape(-1)
-        memory[place["result"] : place["result"] + result.size] = result
+    memory, model = _shared(fds), _models[arguments["model"]]
+    if not isinstance(model, Predictor):
+        raise DeviceLostError("tiles of a forest came for a network")
+    batch = Batch(model, [_tile(memory, tile["pixels"], tile) for tile in arguments["tiles"]])
+    for where, tile in zip(arguments["tiles"], _devices[0].run(batch), strict=True):
+        array_at(memory, where["result"])[:] = tile.labels, tile.confidence
 
 
-def _tile(memory: npt.NDArray[np.uint8], place: dict[str, Any]) -> BatchTile:
-    dtype, shape, scale = np.dtype(place["dtype"]), place["shape"], place["scale"]
-    size = math.prod(shape) * dtype.itemsize
-    pixels: npt.NDArray[np.generic] = memory[place["place"] : place["place"] + size].view(dtype)
+@answered
+def scores(arguments: dict[str, Any], fds: list[int]) -> None:
+    """Compute the probabilities of classes in a tile; both are in shared memory."""
+    memory, model = _shared(fds), _models[arguments["model"]]
+    if not isinstance(model, Predictor):
+        raise DeviceLostError("a tile of a forest came for a network")
+    tile = _tile(memory, arguments["given"][0], arguments)
+    array_at(memory, arguments["result"])[:] = _devices[0].scores(model, tile)
+
+
+@answered
+def evaluate(arguments: dict[str, Any], fds: list[int]) -> None:
+    """Compute what a network makes of an array; both are in shared memory."""
+    memory, model = _shared(fds), _models[arguments["model"]]
+    if isinstance(model, Predictor):
+        raise DeviceLostError("tiles of a network came for a forest")
+    (values,) = (array_at(memory, where) for where in arguments["given"])
+    array_at(memory, arguments["result"])[:] = _devices[0].evaluate(model, values)
+
+
+@answered
+def marginals(arguments: dict[str, Any], fds: list[int]) -> None:
+    """Put a window, which is in shared memory, through the conditional random field."""
+    memory = _shared(fds)
+    scores, guide = (array_at(memory, where) for where in arguments["given"])
+    window, parameters = crf.Window(scores, guide, *arguments["place"]), arguments["parameters"]
+    found = _devices[0].marginals(window, crf.Parameters(**parameters))
+    array_at(memory, arguments["result"])[:] = found
+
+
+def _shared(fds: list[int]) -> npt.NDArray[np.uint8]:
+    return np.frombuffer(mmap.mmap(fds[0], 0), np.uint8)
+
+
+def _tile(memory: npt.NDArray[np.uint8], where: Place, grey: dict[str, Any]) -> BatchTile:
+    scale = grey["scale"]
     return BatchTile(
-        pixels.reshape(shape),
+        array_at(memory, where),
         None if scale is None else Scale(*(np.array(values, np.float32) for values in scale)),
-        np.array(place["level"], np.float32),
+        np.array(grey["level"], np.float32),
     )

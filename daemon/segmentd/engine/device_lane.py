@@ -10,14 +10,20 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+from segmentd.compute import crf
+from segmentd.compute.fast_features import Floats
+from segmentd.engine.array_models import ArrayModel
+from segmentd.engine.array_turns import ArrayTurns
 from segmentd.engine.crf_job import CrfJob
-from segmentd.engine.device import Device
-from segmentd.engine.device_turns import DeviceTurns, MemoryRules
+from segmentd.engine.device import BatchTile, Device, DeviceModel
+from segmentd.engine.device_turns import MemoryRules
 from segmentd.engine.lane import CpuLane
 from segmentd.engine.lanes import DeviceState, TileListener, strips
-from segmentd.engine.loaded import DeepJob, ForestJob, Job, Loaded, LoadedForest
+from segmentd.engine.loaded import DeepJob, ForestJob, Job, Loaded
+from segmentd.engine.offload import Offload
 from segmentd.engine.predictor import Predictor
 from segmentd.engine.scoring import ScoredPart
 from segmentd.engine.segmenter import Band, BandResult, TileResult
@@ -30,7 +36,7 @@ from segmentd.records import ModelCard, Region, SegmentOptions
 DEFAULT_RULES = MemoryRules()
 # Orders of a plane at once, each of at most a batch: one is computed while the other one is made.
 ORDERS_AHEAD = 2
-_COMPUTED_BY_CPU: dict[type, str] = {CrfJob: "conditional random fields", DeepJob: "deep features"}
+FOREST_ON_CPU = "the forest on deep features is computed on the CPU"
 
 
 class DeviceLane:
@@ -66,7 +72,7 @@ class DeviceLane:
         self._cpu = cpu
         self._required = required
         self._wanted = wanted
-        self._turns = DeviceTurns(device, clock, rules, self._wanted_models)
+        self._turns = ArrayTurns(device, required, clock, rules, self._wanted_models)
         self._queue = TileQueue(device, self._turns, required, clock)
 
     def load(self, path: Path) -> ModelCard:
@@ -77,8 +83,8 @@ class DeviceLane:
 
     def bring(self, path: Path) -> None:
         """Bring a model that the CPU lane has loaded to the device, too, if that can be used."""
-        self._turns.keep_only(_forests(self._cpu.models()))
-        model = self._forest(path)
+        self._turns.keep_only(_for_devices(self._cpu.models()))
+        model = self._on_device(path)
         if model is not None:
             self._turns.bring(model)
 
@@ -89,22 +95,22 @@ class DeviceLane:
 
     def forget_unloaded(self) -> None:
         """Take off the device what the CPU lane has forgotten."""
-        self._turns.keep_only(_forests(self._cpu.models()))
+        self._turns.keep_only(_for_devices(self._cpu.models()))
 
     def pin(self, path: Path) -> None:
         """Keep a loaded model on the device until it is unloaded; DEVICE_UNAVAILABLE where it has no room."""
-        model = self._forest(path)
+        model = self._on_device(path)
         if model is not None:
             self._turns.pin(model)
 
     def device_of(self, path: Path) -> str:
         """The device where it has the model, else the CPU."""
-        model = self._forest(path)
+        model = self._on_device(path)
         return self.name if model is not None and self._turns.has(model) else self._cpu.name
 
     def at_hand(self, path: Path) -> bool:
         """Whether the model is on the device, or is none for it."""
-        model = self._forest(path)
+        model = self._on_device(path)
         return model is None or self._turns.has(model)
 
     def tidy(self) -> None:
@@ -128,8 +134,10 @@ class DeviceLane:
             DEVICE_UNAVAILABLE where the device is required and cannot be used.
         """
         began = time.perf_counter()
-        job = self._cpu.job(path, source, options, channels, digest)
         trail = Trail()
+        job = self._cpu.job(path, source, options, channels, digest, self._offload(trail))
+        if self._on_device(path) is None:
+            self._turn_to_cpu(trail, f"{self.name} was not given the network")
         try:
             for strip in strips(job, lambda band: self._tiles(job, band, trail), on_tile):
                 seconds = time.perf_counter() - began
@@ -147,9 +155,12 @@ class DeviceLane:
         channels: slice = slice(None),
         digest: str | None = None,
     ) -> Iterator[ScoredPart]:
-        """As `CpuLane.scores`, on the CPU; DEVICE_UNAVAILABLE where the device is required."""
-        self._turn_to_cpu(Trail(), f"{self.name} computes no scores in this version")
-        yield from self._cpu.scores(path, source, options, channels, digest)
+        """As `CpuLane.scores`; raises as `segment`."""
+        trail = Trail()
+        try:
+            yield from self._cpu.scores(path, source, options, channels, digest, self._offload(trail))
+        finally:
+            self._turns.end(trail)
 
     def devices(self) -> list[DeviceState]:
         """The device, and the CPU beside it, with the reason why that is used now."""
@@ -179,8 +190,9 @@ class DeviceLane:
     def _tiles(self, job: Job, band: Band, trail: Trail) -> Iterator[TileResult]:
         """The tiles of a band as they are done, on the device while that can be used."""
         if not isinstance(job, ForestJob):
-            what = _COMPUTED_BY_CPU.get(type(job), "imported networks")
-            self._turn_to_cpu(trail, f"{self.name} computes no {what} in this version")
+            inner = job.plane if isinstance(job, CrfJob) else job
+            if isinstance(inner, DeepJob):  # its forest is the CPU's part
+                trail.note(self._cpu.name, trail.reason or FOREST_ON_CPU)
             yield from self._cpu.tiles(job.work(band))
             return
         left = deque(job.tiles(band))
@@ -217,6 +229,32 @@ class DeviceLane:
             return str(error)
         return ""
 
+    def _offload(self, trail: Trail) -> Offload:
+        """What planes are computed with; where the device cannot be used that is the CPU."""
+
+        def attempt(there: Callable[[], Floats], here: Callable[[], Floats]) -> Floats:
+            try:
+                found = there()
+            except UseCpuError as error:
+                self._turn_to_cpu(trail, str(error))
+                return here()
+            trail.note(self.name)
+            return found
+
+        def evaluate(model: ArrayModel, values: Floats) -> Floats:
+            there = partial(self._turns.evaluate, model, values, trail)
+            return attempt(there, lambda: model.on_cpu()(values))
+
+        def scores(model: Predictor, tile: BatchTile) -> Floats:
+            there = partial(self._turns.scores, model, tile, trail)
+            return attempt(there, lambda: model.scores(tile.cut(model.reach_px)))
+
+        def marginals(window: crf.Window, parameters: crf.Parameters) -> Floats:
+            there = partial(self._turns.marginals, window, parameters, trail)
+            return attempt(there, lambda: self._cpu.refiner.marginals(window, parameters))
+
+        return Offload(evaluate, scores, marginals)
+
     def _turn_to_cpu(self, trail: Trail, why: str) -> None:
         if self._required:
             raise SegmentdError(
@@ -226,17 +264,16 @@ class DeviceLane:
             )
         trail.note(self._cpu.name, f"{why}; computed on the CPU")
 
-    def _forest(self, path: Path) -> Predictor | None:
-        """What the device could compute with of a loaded model; None for networks and what is not loaded."""
+    def _on_device(self, path: Path) -> DeviceModel | None:
+        """What the device could compute with of a loaded model; None for what is not loaded."""
         try:
-            loaded = self._cpu.model(path)
+            return self._cpu.model(path).on_device
         except SegmentdError:
             return None
-        return loaded.predictor if isinstance(loaded, LoadedForest) else None
 
-    def _wanted_models(self) -> list[Predictor]:
-        return [model for path in self._wanted() if (model := self._forest(Path(path))) is not None]
+    def _wanted_models(self) -> list[DeviceModel]:
+        return [model for path in self._wanted() if (model := self._on_device(Path(path))) is not None]
 
 
-def _forests(models: Sequence[Loaded]) -> list[Predictor]:
-    return [model.predictor for model in models if isinstance(model, LoadedForest)]
+def _for_devices(models: Sequence[Loaded]) -> list[DeviceModel]:
+    return [model.on_device for model in models if model.on_device is not None]

@@ -7,8 +7,6 @@ inside the old process can. Tiles and results lie in memory that both processes 
 
 from __future__ import annotations
 
-import math
-import mmap
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,15 +17,28 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from segmentd.engine.device import Batch, DeviceLostError, DeviceOutOfMemoryError, DeviceTile
+from segmentd.compute import crf
+from segmentd.compute.fast_features import Floats
+from segmentd.engine import model_messages
+from segmentd.engine.array_models import ArrayModel
+from segmentd.engine.device import (
+    Batch,
+    BatchTile,
+    DeviceLostError,
+    DeviceModel,
+    DeviceOutOfMemoryError,
+    DeviceRefusesError,
+    DeviceTile,
+)
 from segmentd.engine.predictor import Predictor
+from segmentd.engine.shared_memory import Place, SharedMemory, array_at
 from segmentd.errors import SegmentdError
-from segmentd.models import bundle
 from segmentd.workers import WorkerPool, wire
 
 CHILD = "segmentd.engine.device_child"
 ADVICE = "another process takes its place later"
-ALIGNMENT = 64
+Pixels = npt.NDArray[np.generic]
+BYTE, FLOAT = np.dtype(np.uint8), np.dtype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -77,8 +88,8 @@ class DeviceProcess:
         self._deadlines = deadlines or Deadlines()
         self._packages = packages
         self._pool: WorkerPool | None = None
-        self._areas: list[_SharedMemory] = []  # that no batch lies in
-        self._numbers: dict[Predictor, int] = {}
+        self._areas: list[SharedMemory] = []  # that no batch lies in
+        self._numbers: dict[DeviceModel, int] = {}
         self._next_number = count()
 
     def open(self) -> None:
@@ -103,27 +114,21 @@ class DeviceProcess:
         free = self._ask(f"{CHILD}:free_bytes", {})
         return None if free is None else int(free)
 
-    def load(self, model: Predictor) -> None:
+    def load(self, model: DeviceModel) -> None:
         """Send a model over."""
-        plan, forest = model.plan, model.forest
-        records = plan.steps.view(np.uint8), plan.weights, plan.plane_of_feature, forest.nodes.view(np.uint8)
-        described, memory = wire.pack_arrays([*records, forest.roots, forest.leaf_trees, forest.leaf_values])
+        message, arrays = model_messages.packed(model)
+        where, memory = wire.pack_arrays(arrays)
         number = next(self._next_number)
-        arguments = {
-            "model": number,
-            "card": bundle.manifest_of(model.card),
-            "plan": [plan.channel_count, plan.plane_count, plan.reach_px, plan.sobel_images],
-            "forest": [forest.class_count, forest.plane_count],
-            "arrays": described,
-        }
+        arguments = {"model": number, "message": message, "arrays": where}
         try:
-            self._ask(f"{CHILD}:load", arguments, [] if memory is None else [memory])
+            # Libraries of networks take their time when they are first needed.
+            self._ask(f"{CHILD}:load", arguments, [] if memory is None else [memory], self._deadlines.opening)
         finally:
             if memory is not None:
                 os.close(memory)
         self._numbers[model] = number
 
-    def unload(self, model: Predictor) -> None:
+    def unload(self, model: DeviceModel) -> None:
         """Have the process forget a model."""
         number = self._numbers.pop(model, None)
         if number is not None:
@@ -132,36 +137,67 @@ class DeviceProcess:
     @contextmanager
     def prepared(self, batch: Batch) -> Iterator[Batch]:
         """Copy tiles to memory that the process sees, an area for each batch."""
-        area = self._areas.pop() if self._areas else _SharedMemory()
-        try:
+        with self._area() as area:
             yield _laid_out(batch, area)
-        finally:
-            self._areas.append(area)
 
     def run(self, batch: Batch) -> list[DeviceTile]:
         """Have a batch computed."""
         if not isinstance(batch, _LaidOut):
             with self.prepared(batch) as ready:
                 return self.run(ready)
-        number = self._numbers.get(batch.model)
+        tiles = [
+            {"pixels": pixels, "result": result, **_grey(tile)}
+            for tile, pixels, result in zip(batch.tiles, batch.pixels, batch.results, strict=True)
+        ]
+        arguments = {"model": self._number(batch.model), "tiles": tiles}
+        self._ask(f"{CHILD}:run", arguments, [batch.area.descriptor])
+        return [DeviceTile(*array_at(batch.area.bytes, where).copy()) for where in batch.results]
+
+    def scores(self, model: Predictor, tile: BatchTile) -> Floats:
+        """Have the probabilities of classes in a tile computed."""
+        core = tile.cut(model.reach_px).core
+        shape = (model.forest.class_count, core.height, core.width)
+        return self._made(f"{CHILD}:scores", [tile.pixels], shape, model=self._number(model), **_grey(tile))
+
+    def evaluate(self, model: ArrayModel, values: Floats) -> Floats:
+        """Have a network make something of arrays."""
+        return self._made(f"{CHILD}:evaluate", [values], model.made(values.shape), model=self._number(model))
+
+    def marginals(self, window: crf.Window, parameters: crf.Parameters) -> Floats:
+        """Have a window put through the conditional random field."""
+        return self._made(
+            f"{CHILD}:marginals",
+            [window.scores, window.guide],
+            window.scores.shape,
+            place=[window.y, window.x],
+            parameters=parameters.as_dict(),
+        )
+
+    @contextmanager
+    def _area(self) -> Iterator[SharedMemory]:
+        area = self._areas.pop() if self._areas else SharedMemory()
+        try:
+            yield area
+        finally:
+            self._areas.append(area)
+
+    def _number(self, model: DeviceModel) -> int:
+        number = self._numbers.get(model)
         if number is None:
             raise DeviceLostError("the model is not on the device")
-        tiles = [
-            {
-                "dtype": tile.pixels.dtype.name,
-                "shape": tile.pixels.shape,
-                "scale": tile.scale and [tile.scale.offset.tolist(), tile.scale.divisor.tolist()],
-                "level": tile.level.tolist(),
-                "place": place,
-                "result": result,
-            }
-            for tile, place, result in zip(batch.tiles, batch.places, batch.results, strict=True)
-        ]
-        self._ask(f"{CHILD}:run", {"model": number, "tiles": tiles}, [batch.area.descriptor])
-        return [
-            DeviceTile(*batch.area.bytes[place : place + 2 * math.prod(core)].reshape(2, *core).copy())
-            for core, place in zip(batch.cores, batch.results, strict=True)
-        ]
+        return number
+
+    def _made(self, target: str, given: Sequence[Pixels], shape: Sequence[int], **more: Any) -> Floats:
+        """Have one array made of others, all through shared memory."""
+        with self._area() as area:
+            *taken, result = area.lay_out(
+                [*((values.dtype, values.shape) for values in given), (FLOAT, shape)]
+            )
+            for values, where in zip(given, taken, strict=True):
+                array_at(area.bytes, where)[:] = values
+            self._ask(target, {"given": taken, "result": result, **more}, [area.descriptor])
+            made: Floats = array_at(area.bytes, result).copy()
+            return made
 
     def _ask(
         self, target: str, arguments: dict[str, Any], fds: Sequence[int] = (), seconds: float | None = None
@@ -175,58 +211,33 @@ class DeviceProcess:
             raise DeviceLostError(error.message) from error
         if "out_of_memory" in answer:
             raise DeviceOutOfMemoryError(int(answer["out_of_memory"]))
+        if "refused" in answer:
+            raise DeviceRefusesError(str(answer["refused"]))
         if "lost" in answer:
             raise DeviceLostError(str(answer["lost"]))
         return answer["done"]
 
 
-class _SharedMemory:
-    """Memory that two processes see; it grows to what was needed most. It has no name to be left over."""
-
-    def __init__(self) -> None:
-        self.descriptor = -1
-        self.bytes: npt.NDArray[np.uint8] = np.empty(0, np.uint8)
-
-    def grow(self, size: int) -> None:
-        """Have at least `size` bytes."""
-        if self.descriptor < 0:
-            self.descriptor = os.memfd_create("segmentd-tiles", os.MFD_CLOEXEC)
-        if size > self.bytes.size:
-            os.ftruncate(self.descriptor, size)
-            self.bytes = np.frombuffer(mmap.mmap(self.descriptor, size), np.uint8)
-
-    def close(self) -> None:
-        """Give it back."""
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
-            self.descriptor, self.bytes = -1, np.empty(0, np.uint8)
-
-
 @dataclass(frozen=True)
 class _LaidOut(Batch):
-    """A batch in shared memory: where tiles and results begin, and height and width of the results."""
+    """A batch in shared memory, and where tiles and results (labels, confidence) lie there."""
 
-    area: _SharedMemory
-    places: Sequence[int]
-    results: Sequence[int]
-    cores: Sequence[tuple[int, int]]
+    area: SharedMemory
+    pixels: Sequence[Place]
+    results: Sequence[Place]
 
 
-def _laid_out(batch: Batch, area: _SharedMemory) -> _LaidOut:
-    around = 2 * batch.model.reach_px
+def _grey(tile: BatchTile) -> dict[str, Any]:
+    """How grey values of a tile are scaled."""
+    scale = tile.scale and [tile.scale.offset.tolist(), tile.scale.divisor.tolist()]
+    return {"scale": scale, "level": tile.level.tolist()}
+
+
+def _laid_out(batch: Batch, area: SharedMemory) -> _LaidOut:
+    around, count = 2 * batch.model.reach_px, len(batch.tiles)
     arrays = [tile.pixels for tile in batch.tiles]
-    cores = [(pixels.shape[1] - around, pixels.shape[2] - around) for pixels in arrays]
-    places = _places([*(pixels.nbytes for pixels in arrays), *(2 * math.prod(core) for core in cores)])
-    area.grow(places[-1])
-    for pixels, place in zip(arrays, places, strict=False):
-        area.bytes[place : place + pixels.nbytes].view(pixels.dtype).reshape(pixels.shape)[:] = pixels
-    results = places[len(arrays) : -1]
-    return _LaidOut(batch.model, batch.tiles, area, places[: len(arrays)], results, cores)
-
-
-def _places(sizes: Sequence[int]) -> list[int]:
-    """Where pieces of these sizes begin, one behind the other, and where the last one ends."""
-    places = [0]
-    for size in sizes:
-        places.append(places[-1] + -(-size // ALIGNMENT) * ALIGNMENT)
-    return places
+    results = [(BYTE, (2, one.shape[1] - around, one.shape[2] - around)) for one in arrays]
+    places = area.lay_out([*((one.dtype, one.shape) for one in arrays), *results])
+    for pixels, where in zip(arrays, places, strict=False):
+        array_at(area.bytes, where)[:] = pixels
+    return _LaidOut(batch.model, batch.tiles, area, places[:count], places[count:])

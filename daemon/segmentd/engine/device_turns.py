@@ -18,13 +18,14 @@ from segmentd.engine.device import (
     Batch,
     Device,
     DeviceLostError,
+    DeviceModel,
     DeviceOutOfMemoryError,
+    DeviceRefusesError,
     DeviceTile,
     NoRoomError,
 )
 from segmentd.engine.device_memory import DEFAULT_BUDGET, DeviceMemory, Hold, MemoryState
 from segmentd.engine.ladder import BackOff, Fit
-from segmentd.engine.predictor import Predictor
 from segmentd.engine.tile_orders import Piece, Trail
 from segmentd.errors import Reason, SegmentdError
 from segmentd.records import Region
@@ -50,7 +51,7 @@ class BatchCounts:
 
 
 @dataclass
-class _Fare:
+class Fare:
     """How a model fares on the device."""
 
     fit: Fit
@@ -82,7 +83,7 @@ class DeviceTurns:
         device: Device,
         clock: Callable[[], float],
         rules: MemoryRules,
-        wanted: Callable[[], Sequence[Predictor]],
+        wanted: Callable[[], Sequence[DeviceModel]],
     ) -> None:
         self.activity = Activity(clock)
         self.counts = BatchCounts()  # exchanged as a whole: any thread may look
@@ -92,7 +93,7 @@ class DeviceTurns:
         self._turn = threading.Lock()
         self._ended: deque[Trail] = deque()
         self._back_off = BackOff()
-        self._fares: dict[Predictor, _Fare] = {}
+        self._fares: dict[DeviceModel, Fare] = {}
         self._memory = DeviceMemory(device, rules.budget, clock, wanted)
 
     @property
@@ -104,11 +105,11 @@ class DeviceTurns:
         """What is on the device; does not wait for a turn."""
         return self._memory.state
 
-    def has(self, model: Predictor) -> bool:
+    def has(self, model: DeviceModel) -> bool:
         """Whether a model is on the device."""
         return self._memory.has(model)
 
-    def bring(self, model: Predictor) -> None:
+    def bring(self, model: DeviceModel) -> None:
         """Bring a model to the device, if that can be used and has room."""
         with self._taking_turn():
             fare = self._fare(model)
@@ -124,10 +125,12 @@ class DeviceTurns:
                 )
             except DeviceOutOfMemoryError as error:
                 self._out_of_memory(fare, error, [], may_cut=False)
+            except DeviceRefusesError as error:
+                self._refused(fare, error)
             except DeviceLostError as error:
                 self._lost(error)
 
-    def pin(self, model: Predictor) -> None:
+    def pin(self, model: DeviceModel) -> None:
         """Keep a model on the device until it is forgotten.
 
         Raises
@@ -141,7 +144,7 @@ class DeviceTurns:
                 if not why:
                     self._memory.pin(model)
                     return
-            except (NoRoomError, DeviceOutOfMemoryError) as error:
+            except (NoRoomError, DeviceOutOfMemoryError, DeviceRefusesError) as error:
                 why = f"{self._device.name} {error}"
             except DeviceLostError as error:
                 self._lost(error)
@@ -151,7 +154,7 @@ class DeviceTurns:
             Reason.DEVICE_UNAVAILABLE, f"model '{model.card.id}' cannot be kept: {why}; {advice}"
         )
 
-    def keep_only(self, models: Iterable[Predictor]) -> None:
+    def keep_only(self, models: Iterable[DeviceModel]) -> None:
         """Take off the device what is no longer loaded."""
         with self._taking_turn(), self._losses_noted():
             for model in set(tuple(self._fares)) - set(models):
@@ -171,6 +174,7 @@ class DeviceTurns:
 
     def end(self, trail: Trail) -> None:
         """A plane has ended. Does not wait for a turn: the next one takes note of it."""
+        trail.ended = True
         self._ended.append(trail)
         if self._turn.acquire(blocking=False):
             try:
@@ -178,7 +182,7 @@ class DeviceTurns:
             finally:
                 self._turn.release()
 
-    def judge(self, model: Predictor) -> tuple[Fit, str]:
+    def judge(self, model: DeviceModel) -> tuple[Fit, str]:
         """How much of a model's work fits at once, and why the device is not to be tried now for it."""
         fare = self._fare(model)
         why_not = self._why_not(fare)
@@ -245,7 +249,7 @@ class DeviceTurns:
         except DeviceLostError as error:
             self._lost(error)
 
-    def _why_not(self, fare: _Fare) -> str:
+    def _why_not(self, fare: Fare) -> str:
         """Why the device is not to be tried now for a model; empty where it is."""
         now = self._clock()
         for back_off in (self._back_off, fare.back_off):
@@ -254,7 +258,7 @@ class DeviceTurns:
         return ""
 
     def _out_of_memory(
-        self, fare: _Fare, error: DeviceOutOfMemoryError, batch: list[Region], may_cut: bool
+        self, fare: Fare, error: DeviceOutOfMemoryError, batch: list[Region], may_cut: bool
     ) -> None:
         now, name = self._clock(), self._device.name
         if error.batch and fare.fit.shrink(now, batch, may_cut):
@@ -263,11 +267,16 @@ class DeviceTurns:
         fare.back_off.failed(now, f"is out of memory ({error})")
         _log.warning("the CPU takes over a model", device=name, why=str(error))
 
+    def _refused(self, fare: Fare, error: DeviceRefusesError) -> None:
+        """The model is not for the device; tried again later, since drivers and packages are mended."""
+        fare.back_off.failed(self._clock(), f"cannot compute the model ({error})")
+        _log.warning("the CPU takes over a model", device=self._device.name, why=str(error))
+
     def _lost(self, error: DeviceLostError) -> None:
         """Everything on the device is gone, other models too."""
         self._back_off.failed(self._clock(), f"was lost ({error})")
         self._memory.lost()
         _log.warning("the CPU takes over from a device", device=self._device.name, why=str(error))
 
-    def _fare(self, model: Predictor) -> _Fare:
-        return self._fares.setdefault(model, _Fare(Fit(self._device.max_batch), BackOff()))
+    def _fare(self, model: DeviceModel) -> Fare:
+        return self._fares.setdefault(model, Fare(Fit(self._device.max_batch), BackOff()))

@@ -65,15 +65,20 @@ class Fit:
 
         `may_cut` tells whether tiles may be made smaller without changing labels.
         """
-        self._changed = now
-        if len(cores) > 1:
-            self.batch = len(cores) // 2
+        if self.fewer(now, len(cores)):
             return True
         half = max(cores[0].height, cores[0].width) // 2
         if not may_cut or half < SMALLEST_TILE_PX:
             return False
         self.tile_px = half
         return True
+
+    def fewer(self, now: float, count: int) -> bool:
+        """Take the next rung down from a batch of so many that did not fit; False from one alone."""
+        self._changed = now
+        if count > 1:
+            self.batch = count // 2
+        return count > 1
 
     def grow(self, now: float) -> None:
         """Take a rung up where the last change is long ago."""

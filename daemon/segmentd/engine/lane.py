@@ -19,6 +19,7 @@ from segmentd.engine.activity import Activity
 from segmentd.engine.crf_job import CrfJob
 from segmentd.engine.lanes import DeviceState, TileListener, strips, whole_plane
 from segmentd.engine.loaded import Job, Loaded, make_ready
+from segmentd.engine.offload import Offload
 from segmentd.engine.refiner import Refiner
 from segmentd.engine.scoring import ScoredPart, pieces
 from segmentd.engine.segmenter import BandResult
@@ -47,16 +48,22 @@ def processor_name() -> str:
 class CpuLane:
     """Computes on the CPU with `threads` threads; keeps loaded models in memory.
 
-    `vgg19_weights` is the file of weights for models of deep features; Keras' cache for None.
+    `vgg19_weights` is the file of weights for models of deep features; Keras' cache for None. With
+    `for_devices` what devices need of networks is kept, too.
     """
 
     def __init__(
-        self, threads: int | None = None, reason: str = "", vgg19_weights: Path | None = None
+        self,
+        threads: int | None = None,
+        reason: str = "",
+        vgg19_weights: Path | None = None,
+        for_devices: bool = False,
     ) -> None:
         self.name = "cpu"
         self.display_name = processor_name()
         self.reason = reason
         self._vgg19_weights = vgg19_weights
+        self._for_devices = for_devices
         self.threads = threads or usable_cores()
         self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="cpu-lane")
         # Newest first; the one before stays for planes that began with it.
@@ -64,7 +71,7 @@ class CpuLane:
         self._lock = threading.Lock()
         self._activity = Activity()
         self._abandoned = False
-        self._refiner = Refiner(self.threads)
+        self.refiner = Refiner(self.threads)
 
     def load(self, path: Path) -> ModelCard:
         """Load the model file at `path` and warm it up; replaces what was loaded from there before.
@@ -74,7 +81,7 @@ class CpuLane:
         SegmentdError
             MODEL_NOT_FOUND, MODEL_UNUSABLE or MISSING_EXTRA; what was loaded before stays loaded.
         """
-        model = make_ready(files.load(path), self.threads, self._vgg19_weights)
+        model = make_ready(files.load(path), self.threads, self._vgg19_weights, self._for_devices)
         pixels = np.zeros((model.card.channel_count, WARM_UP_PX, WARM_UP_PX), model.card.pixel_type.value)
         job = model.job(ArraySource(pixels), slice(None), SegmentOptions())
         for rows in job.bands():
@@ -152,12 +159,16 @@ class CpuLane:
         options: SegmentOptions,
         channels: slice = slice(None),
         digest: str | None = None,
+        offload: Offload | None = None,
     ) -> Job:
-        """Make a plane ready to be computed; parameters and errors as those of `segment`."""
+        """Make a plane ready to be computed; parameters and errors as those of `segment`.
+
+        What `offload` can do, it does.
+        """
         model = self.model(path, digest)
-        plane = model.job(source, channels, options)
+        plane = model.job(source, channels, options, offload)
         if (options.postprocessing or model.card.postprocessing) == CRF:
-            return CrfJob(plane.scored(), channels, options, self._refiner)
+            return CrfJob(plane.scored(), channels, options, offload or self.refiner)
         return plane
 
     def model(self, path: Path, digest: str | None = None) -> Loaded:
@@ -187,17 +198,18 @@ class CpuLane:
         options: SegmentOptions,
         channels: slice = slice(None),
         digest: str | None = None,
+        offload: Offload | None = None,
     ) -> Iterator[ScoredPart]:
         """The probabilities that the model gives the classes of one plane, before any post-processing.
 
-        Parameters as those of `segment`; parts come in no particular order.
+        Parameters as those of `job`; parts come in no particular order.
 
         Raises
         ------
         SegmentdError
             As `segment`; BAD_FIELD where the model has none of a plane by itself.
         """
-        job = self.model(path, digest).job(source, channels, options)
+        job = self.model(path, digest).job(source, channels, options, offload)
         plane = job.scored()
         for rows in job.bands():
             yield from self.tiles(pieces(plane, plane.read(*rows)))
@@ -253,4 +265,4 @@ class CpuLane:
     def close(self) -> None:
         """Stop the threads; tiles in work finish first."""
         self._pool.shutdown(wait=True, cancel_futures=True)
-        self._refiner.close()
+        self.refiner.close()

@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Protocol
 
 from segmentd.compute.deep import Extractor
+from segmentd.compute.fast_features import Floats
 from segmentd.engine.deep_predictor import DeepPredictor
+from segmentd.engine.device import BatchTile, DeviceModel
 from segmentd.engine.network_job import NetworkJob, NetworkRuntime
+from segmentd.engine.offload import Offload
 from segmentd.engine.predictor import Predictor, make_predictor
 from segmentd.engine.segmenter import Band, BandResult, PlaneJob, ScoredPlane, TileResult
 from segmentd.engine.source import PlaneSource, bands
@@ -54,8 +57,18 @@ class Loaded(Protocol):
 
     card: ModelCard
 
-    def job(self, source: PlaneSource, channels: slice, options: SegmentOptions) -> ModelJob:
-        """Make a plane ready to be computed."""
+    @property
+    def on_device(self) -> DeviceModel | None:
+        """What a device computes; None where it was not kept."""
+
+    def job(
+        self,
+        source: PlaneSource,
+        channels: slice,
+        options: SegmentOptions,
+        offload: Offload | None = None,
+    ) -> ModelJob:
+        """Make a plane ready to be computed; what `offload` can do, it does."""
 
 
 class TileJob(PlaneJob):
@@ -87,9 +100,27 @@ class TileJob(PlaneJob):
 
 
 class ForestJob(TileJob):
-    """A plane for a forest on filters."""
+    """A plane for a forest on filters; `offload` computes probabilities, if given."""
 
     predictor: Predictor
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        source: PlaneSource,
+        channels: slice,
+        options: SegmentOptions,
+        offload: Offload | None = None,
+    ) -> None:
+        super().__init__(predictor, source, channels, options)
+        self._offload = offload
+
+    def score_tile(self, band: Band, core: Region) -> Floats:
+        """Probabilities (K, h, w) of one tile."""
+        if self._offload is None:
+            return super().score_tile(band, core)
+        tile = BatchTile(self.around(band, core), self.scale, self.level)
+        return self._offload.scores(self.predictor, tile)
 
 
 class DeepJob(TileJob):
@@ -101,11 +132,17 @@ class LoadedForest:
 
     def __init__(self, model: Model) -> None:
         self.card = model.card
-        self.predictor = make_predictor(model)
+        self.predictor = self.on_device = make_predictor(model)
 
-    def job(self, source: PlaneSource, channels: slice, options: SegmentOptions) -> ForestJob:
+    def job(
+        self,
+        source: PlaneSource,
+        channels: slice,
+        options: SegmentOptions,
+        offload: Offload | None = None,
+    ) -> ForestJob:
         """Make a plane ready to be computed."""
-        return ForestJob(self.predictor, source, channels, options)
+        return ForestJob(self.predictor, source, channels, options, offload)
 
 
 class LoadedDeepForest:
@@ -114,25 +151,43 @@ class LoadedDeepForest:
     def __init__(self, model: Model, extractor: Extractor) -> None:
         self.card = model.card
         self._predictor = DeepPredictor(model, extractor)
+        self.on_device = self._predictor.on_device
 
-    def job(self, source: PlaneSource, channels: slice, options: SegmentOptions) -> DeepJob:
+    def job(
+        self,
+        source: PlaneSource,
+        channels: slice,
+        options: SegmentOptions,
+        offload: Offload | None = None,
+    ) -> DeepJob:
         """Make a plane ready to be computed."""
-        return DeepJob(self._predictor, source, channels, options)
+        predictor = self._predictor if offload is None else self._predictor.through(offload.evaluate)
+        return DeepJob(predictor, source, channels, options)
 
 
 class LoadedNetwork(NetworkRuntime):
     """A network in memory."""
 
-    def job(self, source: PlaneSource, channels: slice, options: SegmentOptions) -> NetworkJob:
+    def job(
+        self,
+        source: PlaneSource,
+        channels: slice,
+        options: SegmentOptions,
+        offload: Offload | None = None,
+    ) -> NetworkJob:
         """Make a plane ready to be computed."""
         kind = VolumeJob if self.spec.tile_depth else NetworkJob
-        return kind(self, source, channels, options)
+        runtime = self if offload is None else self.through(offload.evaluate)
+        return kind(runtime, source, channels, options)
 
 
-def make_ready(model: AnyModel, threads: int, vgg19_weights: Path | None = None) -> Loaded:
+def make_ready(
+    model: AnyModel, threads: int, vgg19_weights: Path | None = None, for_devices: bool = False
+) -> Loaded:
     """Bring a model to the CPU; a network is tried in a process of its own before.
 
-    `vgg19_weights` is the file of what deep features are computed with; Keras' cache for None.
+    `vgg19_weights` is the file of what deep features are computed with; Keras' cache for None. With
+    `for_devices` what these need of a network is kept.
 
     Raises
     ------
@@ -144,4 +199,4 @@ def make_ready(model: AnyModel, threads: int, vgg19_weights: Path | None = None)
             return LoadedDeepForest(model, for_model(model, vgg19_weights, threads))
         return LoadedForest(model)
     trial.run(model)
-    return LoadedNetwork(model, threads)
+    return LoadedNetwork(model, threads, for_devices)

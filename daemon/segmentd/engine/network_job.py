@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +15,7 @@ from segmentd import telemetry
 from segmentd.compute import fixed_tiles, network
 from segmentd.compute.decide import apply_minimum_confidence
 from segmentd.compute.fixed_tiles import Span
+from segmentd.engine.array_models import DeviceNetwork, Evaluate
 from segmentd.engine.network_scores import NetworkScores
 from segmentd.engine.segmenter import Band, BandResult, ScoredPlane, TileResult
 from segmentd.engine.shelves import in_steps
@@ -29,19 +32,38 @@ _log = telemetry.get_logger(__name__)
 
 
 class NetworkRuntime:
-    """A network in memory; its planes may be computed by several threads at once."""
+    """A network in memory; its planes may be computed by several threads at once.
 
-    def __init__(self, model: NetworkModel, threads: int) -> None:
+    `for_devices` keeps what devices need of it as `on_device`, else that is None.
+    """
+
+    def __init__(self, model: NetworkModel, threads: int, for_devices: bool = False) -> None:
         self.card = model.card
         self.spec = model.spec
         self._network = network.Network(model.network, model.spec, threads)
         # Where one call uses all threads, several at once would only need more memory.
         self._turn = threading.Semaphore(self._network.calls_at_once)
-        self._warned = False
+        self._warned = threading.Event()
+        self.on_device = (
+            DeviceNetwork(model.card, model.network, model.spec, self._here) if for_devices else None
+        )
+        self._evaluate: Evaluate | None = None
+
+    def through(self, evaluate: Evaluate) -> Self:
+        """The same network, whose tiles `evaluate` computes."""
+        routed = copy.copy(self)
+        routed._evaluate = evaluate
+        return routed
 
     def scores(self, tiles: network.Floats) -> network.Floats:
         """Scores of tiles, as `segmentd.compute.network.Network.scores`."""
-        with self._turn, telemetry.stage("network"):
+        with telemetry.stage("network"):
+            if self._evaluate is None or self.on_device is None:
+                return self._here(tiles)
+            return self._evaluate(self.on_device, tiles)
+
+    def _here(self, tiles: network.Floats) -> network.Floats:
+        with self._turn:
             return self._network.scores(tiles)
 
     def tile_shape(self, border_px: int, tile_px: int | None) -> tuple[int, int]:
@@ -55,8 +77,8 @@ class NetworkRuntime:
         height, width = self.spec.tile_height, self.spec.tile_width
         if tile_px is not None and self.spec.size_free:
             height = width = min(MAX_EDGE_PX, -(-(tile_px + 2 * border_px) // EDGE_STEP_PX) * EDGE_STEP_PX)
-        elif tile_px is not None and not self._warned:
-            self._warned = True
+        elif tile_px is not None and not self._warned.is_set():
+            self._warned.set()
             _log.warning(
                 "the tile size is ignored, the network has its own",
                 model=self.card.id,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
+from typing import Protocol
 
 from segmentd import telemetry
 from segmentd.compute import crf
@@ -12,6 +14,14 @@ from segmentd.workers import WorkerPool, wire
 
 # A window of a million pixels takes a second or two for each few classes.
 DEADLINE_SECONDS = 300.0
+
+
+class Marginals(Protocol):
+    """Runs the field, here or elsewhere; see `Refiner.marginals`."""
+
+    @property
+    def marginals(self) -> Callable[[crf.Window, crf.Parameters], crf.Floats]:
+        """Marginal probability of each class."""
 
 
 class Refiner:
@@ -72,3 +82,12 @@ class Refiner:
         with self._lock:
             if self._pool is not None:
                 self._pool.close()
+
+
+def infer_here(window: crf.Window, parameters: crf.Parameters) -> crf.Floats:
+    """Run the field in this process by what is installed; pydensecrf holds the interpreter meanwhile."""
+    if crf_implementation() != PYDENSECRF:
+        return crf.infer(window, parameters)
+    from segmentd.compute import crf_pydensecrf
+
+    return crf_pydensecrf.infer(window, parameters)

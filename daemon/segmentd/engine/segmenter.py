@@ -175,8 +175,12 @@ class PlaneJob:
         found = np.empty((len(self.predictor.card.classes), region.height, region.width), np.float32)
         for part in tiling.cover(region.height, region.width, self.tile_px):
             core = Region(region.y + part.y, region.x + part.x, part.height, part.width)
-            found[:, *part.window] = self.predictor.scores(self._cut(band, core))
+            found[:, *part.window] = self.score_tile(band, core)
         return found
+
+    def score_tile(self, band: Band, core: Region) -> npt.NDArray[np.float32]:
+        """Probabilities (K, h, w) of one tile."""
+        return self.predictor.scores(self._cut(band, core))
 
     def run_tile(self, band: Band, core: Region) -> TileResult:
         """Compute one tile; may run in any thread, tiles do not depend on one another."""

@@ -15,17 +15,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from segmentd.compute import crf
+from segmentd.compute.fast_features import Floats
+from segmentd.engine.array_models import ArrayModel, Compute
 from segmentd.engine.device import (
     NOT_A_NUMBER,
     Batch,
     BatchTile,
     DeviceLostError,
+    DeviceModel,
     DeviceOutOfMemoryError,
     DeviceTile,
 )
-from segmentd.engine.predictor import Cut, Predictor
+from segmentd.engine.predictor import Predictor
+from segmentd.engine.refiner import infer_here
 from segmentd.errors import ConfigurationError
-from segmentd.records import Region
 
 VARIABLE = "SEGMENTD_FAKE_DEVICE"
 MAX_BATCH = 8
@@ -97,7 +101,7 @@ class SimulatedDevice:
         self._fault = fault
         self._sleep = sleep
         self._batches = 0
-        self._loaded: set[Predictor] = set()
+        self._loaded: dict[DeviceModel, Compute | None] = {}
 
     def open(self) -> None:
         """Begin anew."""
@@ -110,16 +114,16 @@ class SimulatedDevice:
             return None
         return int(self._fault.number) - sum(model.size_bytes for model in self._loaded)
 
-    def load(self, model: Predictor) -> None:
+    def load(self, model: DeviceModel) -> None:
         """Keep a model in mind."""
         free = self.free_bytes()
         if free is not None and model.size_bytes > free:
             raise DeviceOutOfMemoryError(0)
-        self._loaded.add(model)
+        self._loaded[model] = None if isinstance(model, Predictor) else model.on_cpu()
 
-    def unload(self, model: Predictor) -> None:
+    def unload(self, model: DeviceModel) -> None:
         """Forget a model."""
-        self._loaded.discard(model)
+        self._loaded.pop(model, None)
 
     def prepared(self, batch: Batch) -> AbstractContextManager[Batch]:
         """As it is."""
@@ -129,9 +133,37 @@ class SimulatedDevice:
         """Compute with the CPU's code, and fail where the fault says so."""
         if batch.model not in self._loaded:
             raise DeviceLostError("the model is not on the device")
+        broken = self._begin(len(batch.tiles))
+        return [_tile(batch, tile, broken) for tile in batch.tiles]
+
+    def scores(self, model: Predictor, tile: BatchTile) -> Floats:
+        """As `run`, for the probabilities of classes in one tile."""
+        if model not in self._loaded:
+            raise DeviceLostError("the model is not on the device")
+        broken = self._begin(1)
+        found = model.scores(tile.cut(model.reach_px))
+        return np.full_like(found, np.nan) if broken else found
+
+    def evaluate(self, model: ArrayModel, values: Floats) -> Floats:
+        """As `run`, for a network; each array counts as a tile."""
+        compute = self._loaded.get(model)
+        if compute is None:
+            raise DeviceLostError("the model is not on the device")
+        broken = self._begin(len(values))
+        found = compute(values)
+        return np.full_like(found, np.nan) if broken else found
+
+    def marginals(self, window: crf.Window, parameters: crf.Parameters) -> Floats:
+        """As `run`, for a window, by what the CPU would use."""
+        broken = self._begin(1)
+        found = infer_here(window, parameters)
+        return np.full_like(found, np.nan) if broken else found
+
+    def _begin(self, tiles: int) -> bool:
+        """Fail, or count a batch; returns whether what it makes shall be no numbers."""
         kind, number = self._fault.kind, self._fault.number
-        if kind == "oom_always" or (kind == "oom_above" and len(batch.tiles) > number):
-            raise DeviceOutOfMemoryError(len(batch.tiles))
+        if kind == "oom_always" or (kind == "oom_above" and tiles > number):
+            raise DeviceOutOfMemoryError(tiles)
         broken = kind.endswith("_after") and self._batches >= number
         if broken and kind == "lost_after":
             raise DeviceLostError("as SEGMENTD_FAKE_DEVICE asks for")
@@ -142,7 +174,7 @@ class SimulatedDevice:
         if kind == "slow":
             self._sleep(number)
         self._batches += 1
-        return [_tile(batch, tile, broken) for tile in batch.tiles]
+        return broken
 
     def close(self) -> None:
         """Forget all models."""
@@ -150,10 +182,7 @@ class SimulatedDevice:
 
 
 def _tile(batch: Batch, tile: BatchTile, broken: bool) -> DeviceTile:
-    reach = batch.model.reach_px
-    _, height, width = tile.pixels.shape
-    core = Region(reach, reach, height - 2 * reach, width - 2 * reach)
-    labels, confidence = batch.model.run(Cut(tile.pixels, core, reach, tile.scale, tile.level, 0, height))
+    labels, confidence = batch.model.run(tile.cut(batch.model.reach_px))
     if broken:
         confidence = np.full_like(confidence, NOT_A_NUMBER)
     return DeviceTile(labels, confidence)

@@ -16,12 +16,16 @@ from segmentd.records import Region
 
 @dataclass
 class Trail:
-    """The devices that computed a plane, why not the preferred one alone, and its hold on the model."""
+    """The devices that computed a plane, why not the preferred one alone, and its hold on the model.
+
+    Once it is `ended`, what may still be in work must not hold the model again.
+    """
 
     devices: set[str] = field(default_factory=set)
     reason: str = ""
     hold: Hold = field(default_factory=Hold)
     no_room_since: float | None = None
+    ended: bool = False
 
     def note(self, device: str, reason: str = "") -> None:
         """A part was computed."""

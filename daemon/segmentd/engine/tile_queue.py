@@ -25,7 +25,7 @@ from segmentd.records import Region
 RUNNERS = 2
 # How long a plane that must not be computed on the CPU waits for others to make room.
 LONGEST_WAIT_FOR_ROOM_SECONDS = 10.0
-_ROOM_PAUSE_SECONDS = 0.01
+ROOM_PAUSE_SECONDS = 0.01
 _log = telemetry.get_logger(__name__)
 
 
@@ -116,7 +116,7 @@ class TileQueue:
         since = now if order.trail.no_room_since is None else order.trail.no_room_since
         order.trail.no_room_since = since
         if self._required and now - since < LONGEST_WAIT_FOR_ROOM_SECONDS:
-            time.sleep(_ROOM_PAUSE_SECONDS)  # others have their turn meanwhile
+            time.sleep(ROOM_PAUSE_SECONDS)  # others have their turn meanwhile
             return ""
         order.trail.no_room_since = None
         return order.no_room

@@ -10,14 +10,11 @@ from dataclasses import dataclass
 
 from segmentd.errors import Reason
 from segmentd.ingest import confine, tiff_structure
+from segmentd.ingest.memory import Memory
 from segmentd.ingest.names import printable
-from segmentd.ingest.ome_references import (
-    References,
-    is_companion,
-    references_in_companion,
-    references_in_tiff,
-)
-from segmentd.ingest.set_files import Memory, Neighbours, examined, no_file, opened
+from segmentd.ingest.ome_reader import References, is_companion
+from segmentd.ingest.ome_references import references_in_companion, references_in_tiff
+from segmentd.ingest.set_files import Neighbours, examined, no_file, opened
 from segmentd.ingest.tiff_promise import MAX_DESCRIPTION_BYTES
 from segmentd.ingest.tiff_structure import TiffSummary
 from segmentd.ingest.verdict import BadStructureError, StillOpenError
@@ -53,7 +50,7 @@ class Membership:
     fault: StillOpenError | BadStructureError | None = None
 
 
-_leaders: Memory[SetSummary] = Memory(LEADERS_REMEMBERED)
+_leaders: Memory[FileStamp, SetSummary] = Memory(LEADERS_REMEMBERED)
 
 
 def set_of(fd: int, summary: TiffSummary, name: bytes) -> SetSummary | None:
@@ -102,7 +99,7 @@ def leader_of(found: SetSummary, neighbours: Neighbours) -> bytes:
     with opened(neighbours, leader) as (fd, _):
         if fd >= 0:
             try:
-                if examined(fd).identity.metadata_file == found.name:
+                if examined(fd).metadata_file == found.name:
                     return found.name
             except (StillOpenError, BadStructureError):
                 return leader  # which tells itself what is wrong with it

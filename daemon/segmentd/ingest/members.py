@@ -6,11 +6,13 @@ import hashlib
 import os
 import stat
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from segmentd.ingest import confine, structure
-from segmentd.ingest.ome_references import is_companion, references_in_companion, references_in_tiff
-from segmentd.ingest.set_files import TIFF_MAGICS, Neighbours, opened
+from segmentd.ingest.ome_reader import is_companion
+from segmentd.ingest.ome_references import references_in_companion, references_in_tiff
+from segmentd.ingest.set_files import TIFF_MAGICS, Neighbours
 from segmentd.ingest.tiff_promise import MAX_DESCRIPTION_BYTES
 from segmentd.ingest.tiff_structure import first_description
 from segmentd.ingest.verdict import BadStructureError, StillOpenError
@@ -55,8 +57,9 @@ class Members:
         neighbours = Neighbours(self.folder, self.own)
         parts = []
         for name in self._names:
-            with opened(neighbours, name) as (fd, stamp):
-                if fd >= 0 and stamp is not None:
+            with suppress(confine.NotRegularError):  # as if it were not there; whoever examines it tells
+                stamp = neighbours.stamp(name)
+                if stamp is not None:
                     parts.append(FilePart(name, stamp))
         return tuple(parts)
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segmentd.errors import Reason
-from segmentd.ingest.ome_references import References
+from segmentd.ingest.ome_reader import References
 from segmentd.ingest.tiff_layout import MAX_PLANES
 from segmentd.ingest.tiff_ome import OmeImage, count_of, images_of, named, ome_image, parse_root
 from segmentd.ingest.verdict import BadStructureError

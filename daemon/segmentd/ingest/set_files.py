@@ -8,25 +8,21 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import threading
-from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from dataclasses import dataclass, replace
 
 from segmentd.errors import Reason
 from segmentd.ingest import confine, tiff_structure
+from segmentd.ingest.memory import Memory
 from segmentd.ingest.names import printable
-from segmentd.ingest.ome_references import References, identity_in_tiff
+from segmentd.ingest.ome_references import identity_in_tiff
 from segmentd.ingest.tiff_ome import is_ome
 from segmentd.ingest.verdict import BadStructureError, StillOpenError
 from segmentd.records import FileStamp
 
 TIFF_MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-MEMBERS_REMEMBERED = 20_000
-
-T = TypeVar("T")
+MEMBERS_REMEMBERED = 30_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,38 +44,33 @@ class Neighbours:
             raise confine.NotRegularError
         return fd
 
-
-class Memory(Generic[T]):
-    """The last things learned of files, by their stamps; for any thread."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._known: OrderedDict[FileStamp, T] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, stamp: FileStamp) -> T | None:
-        """Return what is known of a file, None if nothing is."""
-        with self._lock:
-            return self._known.get(stamp)
-
-    def keep(self, stamp: FileStamp, value: T) -> T:
-        """Remember something of a file; returns it."""
-        with self._lock:
-            self._known[stamp] = value
-            if len(self._known) > self._size:
-                self._known.popitem(last=False)
-        return value
+    def stamp(self, name: bytes) -> FileStamp | None:
+        """Look at a file without opening it; None where nothing is. Raises as `confine.open_in`."""
+        try:
+            status = os.stat(name, dir_fd=self.folder, follow_symlinks=False)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        if not stat.S_ISREG(status.st_mode):
+            raise confine.NotRegularError
+        return confine.make_stamp(status)
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """What is known of a member whose structure is closed."""
+    """What is known of a file whose structure is closed: number of images, and whom its XML speaks of."""
 
     images: int
-    identity: References
+    uuid: str = ""
+    metadata_file: bytes = b""
+    metadata_uuid: str = ""
 
 
-_members: Memory[Member] = Memory(MEMBERS_REMEMBERED)
+_members: Memory[FileStamp, Member] = Memory(MEMBERS_REMEMBERED)
+
+
+def remembered(stamp: FileStamp) -> Member | None:
+    """Return what is known of a file with this stamp, None if nothing is."""
+    return _members.get(stamp)
 
 
 def examined(fd: int) -> Member:
@@ -100,8 +91,16 @@ def examined(fd: int) -> Member:
             raise StillOpenError("its first bytes have not been written yet")
         raise BadStructureError(Reason.IMAGE_UNSUPPORTED, "is no TIFF")
     summary = tiff_structure.examine(fd)
-    identity = identity_in_tiff(summary.description) if is_ome(summary.description) else References()
-    return _members.keep(stamp, Member(summary.page_count, identity))
+    member = Member(summary.page_count)
+    if is_ome(summary.description):
+        identity = identity_in_tiff(summary.description)
+        member = replace(
+            member,
+            uuid=identity.uuid,
+            metadata_file=identity.metadata_file,
+            metadata_uuid=identity.metadata_uuid,
+        )
+    return _members.keep(stamp, member)
 
 
 @contextmanager

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
+import time
 from dataclasses import dataclass, field
 
 from segmentd.errors import Reason
 from segmentd.ingest import confine
 from segmentd.ingest.file_set import SetSummary
 from segmentd.ingest.names import printable
-from segmentd.ingest.set_files import Neighbours, examined, no_file, opened
+from segmentd.ingest.set_files import Member, Neighbours, examined, no_file, opened, remembered
 from segmentd.ingest.verdict import BadStructureError, StillOpenError
 from segmentd.records import FilePart
 
@@ -36,15 +38,25 @@ class SetCheck:
             self.fault = fault
 
 
-def check_members(found: SetSummary, neighbours: Neighbours) -> SetCheck:
-    """Look at all members of the set that `found` leads. Raises OSError."""
+def check_members(found: SetSummary, neighbours: Neighbours, seconds: float = math.inf) -> SetCheck:
+    """Look at all members of the set that `found` leads, or at as many as can be within some seconds.
+
+    Those found closed are remembered, so the next look comes further. Raises OSError.
+    """
     check = SetCheck()
+    until = time.monotonic() + seconds
     own = found.references.files.get(found.references.own)
     if own is not None and found.own is not None:
         _check_images(check, found.name, own.images, found.own.page_count)
-    for name in found.members:
+    for number, name in enumerate(found.members):
+        if time.monotonic() > until:
+            text = f"its set of {len(found.members)} files is still looked at, {number} so far"
+            check.blame(StillOpenError(text))
+            break
         try:
             _look_at(check, found, name, neighbours)
+        except confine.NotRegularError:
+            check.blame(no_file(name))
         except PermissionError:
             text = f"has a member {printable(name)} that cannot be read; make it readable for this account"
             check.blame(BadStructureError(Reason.IMAGE_UNREADABLE, text))
@@ -57,15 +69,22 @@ def check_members(found: SetSummary, neighbours: Neighbours) -> SetCheck:
 
 
 def _look_at(check: SetCheck, found: SetSummary, name: bytes, neighbours: Neighbours) -> None:
+    stamp = neighbours.stamp(name)
+    if stamp is None:
+        check.missing.append(name)
+        return
+    member = remembered(stamp)
+    if member is not None and not neighbours.local:
+        check.parts.append(FilePart(name, stamp))
+        _check_identity(check, found, name, member)
+        return
     with opened(neighbours, name) as (fd, stamp):
-        if stamp is None:
-            check.missing.append(name)
-        elif fd < 0:
-            check.blame(no_file(name))
-        else:
-            check.parts.append(FilePart(name, stamp))
-            _check_member(check, found, name, fd)
-            check.writing = check.writing or (neighbours.local and confine.is_open_for_writing(fd))
+        if fd < 0 or stamp is None:
+            check.missing.append(name)  # it has just gone
+            return
+        check.parts.append(FilePart(name, stamp))
+        _check_member(check, found, name, fd)
+        check.writing = check.writing or (neighbours.local and confine.is_open_for_writing(fd))
 
 
 def digest(fd: int, members: list[bytes], neighbours: Neighbours) -> str:
@@ -99,19 +118,20 @@ def checked_member(fd: int, found: SetSummary, name: bytes) -> None:
 
 
 def _check_member(check: SetCheck, found: SetSummary, name: bytes, fd: int) -> None:
-    named = found.references.files[name]
     shown = printable(name)
     try:
-        member = examined(fd)
+        _check_identity(check, found, name, examined(fd))
     except StillOpenError as error:
         check.blame(StillOpenError(f"its member {shown} is, too: {error}"))
-        return
     except BadStructureError as error:
         check.blame(BadStructureError(error.reason, f"has a member {shown} that {error}"))
-        return
-    identity = member.identity
-    expected = ((named.uuid, identity.uuid), (found.references.uuid, identity.metadata_uuid))
+
+
+def _check_identity(check: SetCheck, found: SetSummary, name: bytes, member: Member) -> None:
+    named = found.references.files[name]
+    expected = ((named.uuid, member.uuid), (found.references.uuid, member.metadata_uuid))
     if any(one and other and one != other for one, other in expected):
+        shown = printable(name)
         text = (
             f"has a member {shown} that belongs to another set (its UUID is another one); copy the right one"
         )

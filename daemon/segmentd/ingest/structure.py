@@ -11,7 +11,7 @@ from segmentd.ingest.czi_structure import CZI_MAGIC, CziSummary, examine_czi
 from segmentd.ingest.file_set import SetSummary
 from segmentd.ingest.names import printable
 from segmentd.ingest.ole_structure import OLE_MAGIC, OleSummary, examine_ole
-from segmentd.ingest.ome_references import is_companion
+from segmentd.ingest.ome_reader import is_companion
 from segmentd.ingest.raster_structure import JpegSummary, PngSummary
 from segmentd.ingest.set_files import TIFF_MAGICS, Neighbours
 from segmentd.ingest.tiff_structure import TiffSummary
@@ -29,6 +29,7 @@ from segmentd.records import Fault
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 JPEG_MAGIC = b"\xff\xd8\xff"
 HEAD_BYTES = 16
+LOOK_SECONDS = 3.0  # at the members of a set, in one look
 FORMATS = "TIFF, OME-TIFF, OME-Zarr, CZI, TXM, TXRM, PNG and JPEG"
 
 MAGICS = (*TIFF_MAGICS, PNG_MAGIC, JPEG_MAGIC, CZI_MAGIC, OLE_MAGIC)
@@ -69,7 +70,7 @@ def _check_set(found: SetSummary, name: str, neighbours: Neighbours) -> Structur
         if verdict is Verdict.CLOSED:
             verdict = Verdict.PART
         return Structure(verdict, fault, leader=leader, leader_stamp=part.stamp)
-    members = set_members.check_members(found, neighbours)
+    members = set_members.check_members(found, neighbours, LOOK_SECONDS)
     verdict, fault = _judged(members.fault, name)
     return Structure(
         verdict,

@@ -172,6 +172,12 @@ class Residency(Generic[Key]):
         self._uses.forget(key)
         return True
 
+    def resize(self, key: Key, size: int) -> None:
+        """A model that is there takes more or less than was thought; nothing goes for it at once."""
+        there = self._resident.get(key)
+        if there is not None:
+            there.size = size
+
     def drop(self, key: Key) -> None:
         """A model is not there after all: loading failed. Its leases have ended."""
         self._resident.pop(key, None)

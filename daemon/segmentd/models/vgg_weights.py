@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from segmentd.compute import deep
+from segmentd.compute import tensorflow_device
 from segmentd.compute.deep_sets import VGG19, Convolution, DeepFeatureSet, Floats
 from segmentd.errors import Reason, SegmentdError
 
@@ -54,7 +54,7 @@ def load(feature_set: DeepFeatureSet, named: Path | None) -> VggWeights:
     SegmentdError
         MISSING_EXTRA; MODEL_UNUSABLE where there are no weights, saying what to do, or the file is not one.
     """
-    deep.require_extra()
+    tensorflow_device.require_extra()
     path = named if named is not None else _cached(feature_set)
     if not path.is_file():
         raise _unusable(f"{path}: there is no such file of VGG19 weights; {_TO_DO}")

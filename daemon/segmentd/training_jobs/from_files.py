@@ -23,7 +23,7 @@ from segmentd.models.deep_features import DeepFeatures
 from segmentd.records import ClassInfo, FrameInfo, ModelCard, PlaneIndex
 from segmentd.workers import WorkerPool
 
-_SUFFIXES = re.compile(r"(\.ome)?\.(tiff?|btf|tf8|png|jpe?g)$", re.IGNORECASE)
+_SUFFIXES = re.compile(r"((\.ome)?\.(tiff?|btf|tf8|png|jpe?g)|\.companion\.ome)$", re.IGNORECASE)
 Report = Callable[[str, int, int], None]
 
 

@@ -30,7 +30,14 @@ def test_a_machine_on_which_all_works(tmp_path: Path) -> None:
         app, ["doctor", "--config", str(configuration(tmp_path, "[device]\nthreads = 2"))]
     )
     assert done.exit_code == 0, done.output
-    for words in ("kernel ", "GiB are free", "extra onnx", "test on cpu, 2 threads", "megapixels a second"):
+    for words in (
+        "kernel ",
+        "GiB are free",
+        "extra onnx",
+        "test on cpu, 2 threads",
+        "network on cpu, 2",
+        "megapixels a second",
+    ):
         assert words in done.stdout
     assert done.stdout.splitlines()[-1].startswith("All that is needed works")
     assert [path.name for path in tmp_path.iterdir()] == ["s.toml"]
@@ -44,7 +51,7 @@ def test_what_does_not_work_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyP
     code, checks = run(configuration(tmp_path, text))
     assert code == 1
     failed = {about for about, check in checks.items() if check["state"] == "failed"}
-    assert failed == {"watch gone", "results of odd", "test on simulated:0"}
+    assert failed == {"watch gone", "results of odd", "test on simulated:0", "network on simulated:0"}
     assert "nowhere is not there" in checks["watch gone"]["text"]
     assert (
         checks["test on cpu, 1 thread" if "test on cpu, 1 thread" in checks else "watch odd"]["state"] == "ok"

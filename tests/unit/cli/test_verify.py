@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import tifffile
 from typer.testing import CliRunner
@@ -13,9 +14,9 @@ from typer.testing import CliRunner
 from segmentctl.cli.models import verdict_text
 from segmentd.cli.main import app
 from segmentd.compute.packets.choice import runnable_kernels
-from segmentd.engine import comparison, simulated_device
+from segmentd.engine import comparison, selftest_network, simulated_device
 from segmentd.engine.comparison import Found
-from segmentd.models import bundle
+from segmentd.models import bundle, files
 from segmentd.rpc import convert
 
 from .. import tiny_model
@@ -101,10 +102,24 @@ def test_a_card_that_cannot_be_written_is_said(model: Path) -> None:
     assert "package of another maker" in text
 
 
+def test_networks_are_compared_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(simulated_device.VARIABLE, "slow:0")
+    made = selftest_network.test_network()
+    onnx.checker.check_model(onnx.load_from_string(made.network))
+    files.save(made, tmp_path / "network.segmodel")
+    code, text = run(tmp_path / "network.segmodel", "--json", "--threads", "1")
+    told = json.loads(text)
+    assert (code, told["agree"], told["stored"]) == (0, True, True)
+    assert [device["name"] for device in told["devices"]] == ["cpu, 1 thread", "simulated:0"]
+    assert {device["equal_labels"] for device in told["devices"]} == {1.0}
+
+
 @pytest.mark.parametrize(
     ("pixels", "different", "agrees"), [(100_000, 1, True), (100_000, 2, False), (9, 1, True)]
 )
 def test_what_counts_as_the_same(pixels: int, different: int, agrees: bool) -> None:
     assert Found("x", pixels, different).agrees is agrees
     assert not Found("x", fault="gone").agrees
+    assert Found("x", 100_000, 100, promised=comparison.NETWORK_PIXELS_FOR_EACH_DIFFERENCE).agrees
+    assert not Found("x", 100_000, 101, promised=comparison.NETWORK_PIXELS_FOR_EACH_DIFFERENCE).agrees
     assert comparison.PIXELS_FOR_EACH_DIFFERENCE == 100_000

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segmentd.compute import crf, normalize
+from segmentd.compute import crf, crf_arrays, normalize
 from segmentd.compute.postprocessing import postprocessings
 from segmentd.models import bundle
 from segmentd.settings.schema import WatchSettings
@@ -111,6 +111,23 @@ def test_it_is_the_field_of_pydensecrf(channels: int, classes: int) -> None:
     ours, theirs = crf.infer(window, PARAMETERS), pydensecrf().infer(window, PARAMETERS)
     np.testing.assert_allclose(ours, theirs, atol=1e-3)
     np.testing.assert_array_equal(ours.argmax(0), theirs.argmax(0))
+
+
+@pytest.mark.parametrize(("channels", "classes"), [(1, 2), (2, 3), (3, 5), (6, 2)])
+def test_operations_on_whole_arrays_make_the_same_field(channels: int, classes: int) -> None:
+    """What runs on cards, on numpy's arrays."""
+    window, _ = scene(channels, classes, noise=1.5)
+    window = replace(window, y=1234, x=777)
+    ours, arrays = crf.infer(window, PARAMETERS), crf_arrays.infer(np, window, PARAMETERS)
+    assert arrays.dtype == np.float32 and arrays.flags.c_contiguous
+    np.testing.assert_allclose(arrays, ours, atol=1e-5)
+    np.testing.assert_array_equal(arrays.argmax(0), ours.argmax(0))
+
+
+def test_a_window_of_one_pixel_makes_the_same_field() -> None:
+    window = crf.Window(np.array([0.3, 0.7], np.float32).reshape(2, 1, 1), np.zeros((1, 1, 1), np.float32))
+    ours, arrays = crf.infer(window, PARAMETERS), crf_arrays.infer(np, window, PARAMETERS)
+    np.testing.assert_allclose(arrays, ours, atol=1e-6)
 
 
 def test_settings_know_every_postprocessing() -> None:

@@ -86,6 +86,8 @@ def test_labels_and_confidence_are_those_of_the_plain_walk(
     expected = decide(predict(forest, stack))
     assert_array_equal(labels, expected[0])
     assert_array_equal(confidence, expected[1])
+    scores = program.scores(pixels.astype(np.float32), None, level)
+    assert_array_equal(scores, predict(forest, stack).astype(np.float32))
     assert len(np.unique(labels)) > 1
 
 

@@ -77,6 +77,15 @@ def test_labels_are_those_of_the_cpu(bench: Bench, options: SegmentOptions) -> N
     assert set(bench.twin.opened) == {1}
 
 
+def test_probabilities_are_those_of_the_cpu(bench: Bench) -> None:
+    source, options = ArraySource(PLANE), SegmentOptions(tile_px=64, border_px=3)
+    expected = {part.region: part.scores for part in bench.cpu.scores(bench.path, source, options)}
+    found = list(bench.lane.scores(bench.path, source, options))
+    assert len(found) == len(expected)
+    for part in found:
+        assert_array_equal(part.scores, expected[part.region])
+
+
 def test_tiles_take_turns_on_two_streams(bench: Bench) -> None:
     bench.segment(SegmentOptions(tile_px=40))
     assert [stream.waits for stream in bench.twin.streams] == [10, 10]  # 20 tiles in two batches

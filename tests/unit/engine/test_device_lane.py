@@ -196,16 +196,6 @@ def test_required_and_well_is_no_different(bench: Callable[..., Bench]) -> None:
     assert bench("oom_above:1", required=True).segment() == ("simulated:0", "")
 
 
-def test_a_conditional_random_field_runs_on_the_cpu(bench: Callable[..., Bench], cpu: CpuLane) -> None:
-    made, field = bench("slow:3"), SegmentOptions(postprocessing="crf")
-    made.expected = cpu.segment_array(made.model, PLANE, field)
-    device, reason = made.segment(field)
-    assert device == "cpu" and "no conditional random fields" in reason
-    with pytest.raises(SegmentdError, match="require_gpu") as caught:
-        bench("slow:3", required=True).segment(field)
-    assert caught.value.reason is Reason.DEVICE_UNAVAILABLE
-
-
 def test_a_model_that_was_unloaded_leaves_the_device(
     bench: Callable[..., Bench], cpu: CpuLane, tmp_path: Path
 ) -> None:

@@ -164,6 +164,19 @@ def test_idle_models_go_where_asked_to(bench: Callable[..., Bench]) -> None:
     assert made.memory().models == ("b",)
 
 
+def test_a_device_without_models_is_given_back_until_it_is_needed(bench: Callable[..., Bench]) -> None:
+    made = bench(idle_seconds=60.0)
+    made.segment(0)
+    closed, close = [], made.device.close
+    made.device.close = lambda: (closed.append(made.now), close())  # type: ignore[func-returns-value, method-assign]
+    for now in (61.0, 62.0, 200.0):
+        made.now = now
+        made.lane.tidy()
+    assert closed == [61.0]
+    assert made.segment(0).device == "simulated:0"
+    assert made.memory().models == ("a",)
+
+
 def test_pinned_models_stay_and_too_many_are_refused(bench: Callable[..., Bench]) -> None:
     made = bench(2)
     made.lane.pin(made.paths[0])

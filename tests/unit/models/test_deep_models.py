@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from segmentd.compute import deep
+from segmentd.compute import tensorflow_device
 from segmentd.compute.deep_sets import deep_sets
 from segmentd.errors import Reason, SegmentdError
 from segmentd.models import bundle, deep_features, training, vgg_weights
@@ -78,7 +78,7 @@ def test_a_model_must_fit_its_features() -> None:
 def test_missing_weights_are_asked_for_and_not_fetched(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(deep, "require_extra", lambda: None)
+    monkeypatch.setattr(tensorflow_device, "require_extra", lambda: None)
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     with pytest.raises(SegmentdError, match="--vgg19-weights") as caught:
         vgg_weights.load(SETS["deep64"], None)

@@ -98,6 +98,19 @@ def test_idle_models_go_when_asked_to() -> None:
     assert residency.models() == ["a", "c"]
 
 
+def test_a_model_that_takes_more_than_was_thought_makes_others_go() -> None:
+    residency: Residency[str] = Residency(10)
+    for name in ("a", "b"):
+        residency.lease(name, 3, 0.0)
+        residency.end_lease(name, 0.0)
+    residency.lease("c", 3, 1.0)
+    residency.resize("c", 7)
+    residency.resize("gone", 7)
+    assert residency.held_bytes == 13
+    assert residency.give_way(None) == ["a"]
+    assert residency.models() == ["b", "c"]
+
+
 class Device(RuleBasedStateMachine):
     """What a lane does with the answers; the invariants are what a lane relies on."""
 
@@ -152,6 +165,11 @@ class Device(RuleBasedStateMachine):
         if not self.leases[model]:
             self.loaded.discard(model)
             self.pinned.discard(model)
+
+    @rule(model=MODEL, size=st.integers(1, 6))
+    def takes_less_than_was_thought(self, model: str, size: int) -> None:
+        self.sizes[model] = min(size, self.sizes[model])
+        self.residency.resize(model, self.sizes[model])
 
     @rule(free=st.integers(-12, 3))
     def give_way(self, free: int) -> None:

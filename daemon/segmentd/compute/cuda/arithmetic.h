@@ -111,3 +111,24 @@ FUNCTION byte elect_by_distributions(const Node *nodes, const int *roots, int tr
     *confidence = best >= 0.0 && best <= 1.001 ? (byte)rint(100.0 * best) : (byte)NOT_A_NUMBER;
     return (byte)(winner + 1);
 }
+
+// Share of the trees' votes for each class, in planes of `stride` pixels; leaves as for `elect_by_...`.
+FUNCTION void score_classes(const Node *nodes, const int *roots, int trees, int classes, int places, int width,
+                            const double *values, const float *features, long long stride, float *scores) {
+    if (!values) {
+        byte votes[255];
+        for (int k = 0; k < classes; k++) votes[k] = 0;
+        for (int tree = 0; tree < trees; tree++) votes[leaf_of(nodes, roots[tree], features, stride) / places]++;
+        for (int k = 0; k < classes; k++) scores[k * stride] = (float)((double)votes[k] / trees);
+        return;
+    }
+    for (int first = 0; first < classes; first += 8) {
+        double sums[8] = {0, 0, 0, 0, 0, 0, 0, 0};
+        int count = classes - first < 8 ? classes - first : 8;
+        for (int tree = 0; tree < trees; tree++) {
+            const double *leaf = values + (long long)leaf_of(nodes, roots[tree], features, stride) * width;
+            for (int k = 0; k < count; k++) sums[k] += leaf[first + k];
+        }
+        for (int k = 0; k < count; k++) scores[(first + k) * stride] = (float)(sums[k] / trees);
+    }
+}

@@ -71,3 +71,11 @@ KERNEL classify(const float *planes, long long pixels, const Node *nodes, const 
                                             confidence + i);
     }
 }
+
+// Share of the votes for each class, of all pixels of a tile: planes one behind the other.
+KERNEL score(const float *planes, long long pixels, const Node *nodes, const int *roots, int trees, int classes,
+             int places, const double *values, int value_width, float *scores) {
+    EACH_THREAD(i, pixels) {
+        score_classes(nodes, roots, trees, classes, places, value_width, values, planes + i, pixels, scores + i);
+    }
+}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.resources import files
 
-KERNELS = ("prepare", "along_x", "along_y", "along_y_onto", "sobel", "classify")
+KERNELS = ("prepare", "along_x", "along_y", "along_y_onto", "sobel", "classify", "score")
 # No multiply and add in one rounding but where the text says so; sums keep their order.
 OPTIONS = ("--std=c++17", "--fmad=false", "--prec-sqrt=true", "--prec-div=true")
 

@@ -72,15 +72,26 @@ class TileProgram:
         labels, confidence : uint8 arrays (h, w)
             On the device. Confidence is in percent; 255 where it is not a number.
         """
-        height, width = (edge - 2 * self._plan.reach_px for edge in tile.shape[1:])
         planes = self.features(tile, scale, level)
-        labels, confidence = (self._xp.empty((height, width), np.uint8) for _ in range(2))
-        forest = self._forest
+        labels, confidence = (self._xp.empty(planes.shape[1:], np.uint8) for _ in range(2))
+        self._walk("classify", planes, labels, confidence)
+        return labels, confidence
+
+    def scores(self, tile: Array, scale: Scale | None, level: Floats) -> Array:
+        """Share of the votes for each class, float32 (K, h, w) on the device; parameters as for `run`."""
+        planes = self.features(tile, scale, level)
+        scores = self._xp.empty((self._forest.class_count, *planes.shape[1:]), np.float32)
+        self._walk("score", planes, scores)
+        return scores
+
+    def _walk(self, kernel: str, planes: Array, *results: Array) -> None:
+        """Start a kernel that walks the forest."""
+        forest, pixels = self._forest, int(np.prod(planes.shape[1:]))
         self._launch(
-            "classify",
-            height * width,
+            kernel,
+            pixels,
             planes,
-            np.int64(height * width),
+            np.int64(pixels),
             self._nodes,
             self._roots,
             np.int32(forest.tree_count),
@@ -88,10 +99,8 @@ class TileProgram:
             np.int32(forest.vote_places),
             self._values,
             np.int32(forest.leaf_values.shape[1]),
-            labels,
-            confidence,
+            *results,
         )
-        return labels, confidence
 
     def features(self, tile: Array, scale: Scale | None, level: Floats) -> Array:
         """The planes of the plan, float32 (planes, h, w); parameters as for `run`."""
