@@ -144,6 +144,40 @@ def test_planes_are_seen_early_and_the_result_is_that_of_a_file_at_once(
     assert files_of(finished[0]) == files_of(at_once[0])
 
 
+@pytest.mark.slow
+def test_after_a_crash_a_stop_or_a_pause_in_the_middle_the_result_is_whole(
+    blobs_model: Path, tmp_path: Path
+) -> None:
+    made = DaemonProcess(
+        tmp_path,
+        blobs_model.parent,
+        model="blobs",
+        settle_seconds=0.3,
+        give_up_seconds=120.0,
+        as_it_grows=True,
+    )
+    planes = stack(70)
+    with made, made.client() as client, SlowWriter("tiff", made.hot / "a.tif", planes) as writer:
+        with client.subscribe(previews=True, timeout=90) as results:
+            writer.step(2)
+            assert next(results).preview
+        made.kill()
+        made.start()
+        with client.subscribe(previews=True, start="oldest", timeout=90) as results:
+            writer.step()
+            assert next(results).preview
+        made.stop()
+        made.start()
+        with client.subscribe(start="oldest", timeout=90) as results:
+            client.pause_watch("hot")
+            client.resume_watch("hot")
+            writer.step(2)
+            finished = published(results)
+        assert [result.segmentation.plane.z for result in finished] == list(range(COUNT))
+        for plane, result in zip(planes, finished, strict=True):
+            np.testing.assert_array_equal(result.labels, client.segment(plane, "blobs")[0])
+
+
 def _copy(source: Path, target: Path) -> None:
     target.parent.mkdir(exist_ok=True)
     shutil.copyfile(source, target)

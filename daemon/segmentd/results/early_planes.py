@@ -162,6 +162,7 @@ class EarlyPlanes:
         if not self._store.take_disk(len(data)):
             return False
         try:
+            self._folder.mkdir(parents=True, exist_ok=True)
             if shutil.disk_usage(self._folder).free < LEFT_FREE_BYTES:
                 raise OSError("the disk is nearly full")
             if self._file is None:

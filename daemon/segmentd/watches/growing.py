@@ -109,7 +109,11 @@ class Growing:
             while True:
                 await asyncio.sleep(pause)
                 began = time.monotonic()
-                seen = await self._sight(folder, spec, seen, mine)
+                try:
+                    seen = await self._sight(folder, spec, seen, mine)
+                except OSError as error:
+                    _log.info("growing images cannot be looked at", watch=spec.id, why=str(error))
+                    continue
                 pause = max(LOOK_SECONDS, PAUSE_SHARE * (time.monotonic() - began))
                 if self._hold.reason or self._parts.journal.short_of_room:
                     continue

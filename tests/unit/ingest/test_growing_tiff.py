@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import struct
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ import tifffile
 from segmentd.ingest import structure
 from segmentd.ingest.growing_tiff import GrowingTiff
 from segmentd.ingest.tiff import TiffImage
+from segmentd.ingest.tiff_layout import MICROMANAGER_TAG
 from segmentd.ingest.tiff_structure import TiffSummary
 from segmentd.ingest.verdict import BadStructureError, StillOpenError
 from segmentd.records import PlaneIndex
@@ -78,6 +80,17 @@ def big_endian(path: Path) -> Iterator[None]:
             yield
 
 
+def micromanager(path: Path) -> Iterator[None]:
+    """Each page says where it belongs: three times, two channels."""
+    with tifffile.TiffWriter(path) as writer:
+        for number, plane in enumerate(STACK):
+            place = json.dumps({"Axes": {"time": number // 2, "channel": f"C{number % 2}"}})
+            tag = (MICROMANAGER_TAG, 2, 0, place, True)
+            writer.write(plane, contiguous=False, metadata=None, extratags=[tag])
+            writer.filehandle.flush()
+            yield
+
+
 def in_pieces(data: bytes) -> Writer:
     """Write a file from front to back."""
 
@@ -132,6 +145,7 @@ WRITERS: dict[str, tuple[Writer, int, int]] = {
     "a directory for each page": (page_by_page, 6, 0),
     "compressed": (compressed, 6, 0),
     "BigTIFF, big endian, tiles": (big_endian, 6, 0),
+    "Micro-Manager": (micromanager, 3, 0),
     "ImageJ": (in_pieces(imagej_as_fiji(STACK, IMAGEJ)), 3, 3),
     "OME-TIFF with its XML in front": (
         in_pieces(encoded(**OME, compression="zlib", metadata={"axes": "ZYX"})),

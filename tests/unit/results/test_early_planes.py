@@ -71,7 +71,11 @@ def test_a_full_disk_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     planes = EarlyStore(memory_bytes=0).image(tmp_path)
     assert not planes.put(b"a", plane())
     monkeypatch.setattr(early_planes, "LEFT_FREE_BYTES", 0)
-    assert not EarlyStore(memory_bytes=0).image(tmp_path / "missing").put(b"a", plane())
+    (tmp_path / "file").touch()
+    assert not EarlyStore(memory_bytes=0).image(tmp_path / "file").put(b"a", plane())
+    planes = EarlyStore(memory_bytes=0).image(tmp_path / "new" / "results")
+    assert planes.put(b"a", plane())
+    planes.close()
 
 
 @pytest.mark.usefixtures("roomy")
