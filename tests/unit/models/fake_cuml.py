@@ -11,7 +11,7 @@ import sys
 import time
 import warnings
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,9 @@ import os
 import types
 cuda = types.SimpleNamespace(is_available=lambda: os.environ.get("{VARIABLE}") != "no card")
 """
-_CUML = """
+_CUML = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parents[3])!r})
 from tests.unit.models.fake_cuml import VERSION as __version__, ensemble
 """
 
@@ -39,7 +41,9 @@ def install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, text in (("cupy", _CUPY), ("cuml", _CUML)):
         (folder / name).mkdir(parents=True)
         (folder / name / "__init__.py").write_text(text)
-        monkeypatch.delitem(sys.modules, name, raising=False)
+        # Set first, so that it is removed afterwards, too, where a test imported it.
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+        monkeypatch.delitem(sys.modules, name)
     monkeypatch.syspath_prepend(folder)
     monkeypatch.delenv(VARIABLE, raising=False)
 
