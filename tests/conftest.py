@@ -15,6 +15,9 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 settings.register_profile("segmentd", deadline=None, max_examples=60, derandomize="CI" in os.environ)
 settings.load_profile("segmentd")
 
+# About a hundred daemons are started, and without bytecode each of them would compile all modules anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 
 @pytest.fixture(scope="session")
 def repository() -> Path:
