@@ -46,6 +46,7 @@ def test_compare(tmp_path: Path) -> None:
     assert found["ratio_to_plain"] == plain["times_our_cpu"] > 0
 
 
+@pytest.mark.slow
 def test_latency(tmp_path: Path) -> None:
     found = bench(tmp_path, "latency", "--size", "128", "--frames", "4", "--rate", "10")
     assert found["falls_behind"] is None

@@ -20,7 +20,7 @@ MEMORY_MIB = 150
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("count", [200, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [80, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_small_files_dropped_at_once(place: Callable[..., DaemonProcess], count: int) -> None:
     """Every file is in exactly one place: it waits, is done or has failed."""
     daemon = place(outputs=["labels"])

@@ -50,6 +50,7 @@ def find(name: str) -> Any:
     return next((model for model in models if model.Name == name), None)
 
 
+@pytest.mark.slow
 def test_the_example_script_on_a_real_image(
     home: DaemonProcess, repository: Path, shared_data: Path, tmp_path: Path
 ) -> None:

@@ -312,6 +312,7 @@ def test_a_card_trains_and_the_cpu_where_it_fails(tmp_path: Path, monkeypatch: p
         assert "trained on" in shown and "trained by scikit-learn on the CPU" in " ".join(shown.split())
 
 
+@pytest.mark.slow
 def test_a_model_takes_its_images_along(home: DaemonProcess, away: DaemonProcess, tmp_path: Path) -> None:
     with home.client() as client:
         client.create_training("Whole")

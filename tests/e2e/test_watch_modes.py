@@ -35,6 +35,7 @@ def settled(client: Client, done: int) -> None:
     wait_until(is_so, f"{done} files are done", 60)
 
 
+@pytest.mark.slow
 def test_an_overflow_of_the_queue_of_events_loses_nothing(place: Callable[..., DaemonProcess]) -> None:
     """Also not in folders that were made meanwhile."""
     daemon = place(poll="never", rescan_seconds=3000.0)

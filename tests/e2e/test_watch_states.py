@@ -64,6 +64,7 @@ def sources(client: Client, watch: str, count: int) -> list[str]:
     return [segmentation.source_display for segmentation in got]
 
 
+@pytest.mark.slow
 def test_a_watch_that_cannot_write_waits_and_delays_nobody(daemon: DaemonProcess, client: Client) -> None:
     for number in range(4):
         write_blobs(daemon.folder / "held" / f"{number}.tif", number)
