@@ -122,7 +122,7 @@ class ArrayTurns(DeviceTurns):
             except NoRoomError as error:
                 self._no_room(error, trail)
             except DeviceOutOfMemoryError as error:
-                self._less_at_once(fare, error)
+                self._out_of_memory(fare, error, fare.fit.fewer(self._clock(), error.batch))
             except DeviceRefusesError as error:
                 self._refused(fare, error)
             except DeviceLostError as error:
@@ -138,20 +138,9 @@ class ArrayTurns(DeviceTurns):
 
     def _no_room(self, error: NoRoomError, trail: Trail) -> None:
         """The CPU does a part of the plane meanwhile; where it must not, the plane waits for a while."""
-        now = self._clock()
-        since = now if trail.no_room_since is None else trail.no_room_since
-        trail.no_room_since = since
-        if not self._required or now - since >= LONGEST_WAIT_FOR_ROOM_SECONDS:
-            trail.no_room_since = None
+        longest = LONGEST_WAIT_FOR_ROOM_SECONDS if self._required else 0.0
+        if not trail.waits_for_room(self._clock(), longest):
             raise UseCpuError(f"{self._device.name} {error}")
-
-    def _less_at_once(self, fare: Fare, error: DeviceOutOfMemoryError) -> None:
-        now, name = self._clock(), self._device.name
-        if fare.fit.fewer(now, error.batch):
-            _log.info("the device takes less at once", device=name, why=str(error), batch=fare.fit.batch)
-            return
-        fare.back_off.failed(now, f"is out of memory ({error})")
-        _log.warning("the CPU takes over a model", device=name, why=str(error))
 
 
 def _numbers(found: Floats) -> Floats:

@@ -28,7 +28,6 @@ from segmentd.engine.device_memory import DEFAULT_BUDGET, DeviceMemory, Hold, Me
 from segmentd.engine.ladder import BackOff, Fit
 from segmentd.engine.tile_orders import Piece, Trail
 from segmentd.errors import Reason, SegmentdError
-from segmentd.records import Region
 
 _log = telemetry.get_logger(__name__)
 
@@ -124,7 +123,7 @@ class DeviceTurns:
                     "a model waits for room", device=self._device.name, model=model.card.id, why=str(error)
                 )
             except DeviceOutOfMemoryError as error:
-                self._out_of_memory(fare, error, [], may_cut=False)
+                self._out_of_memory(fare, error, less=False)
             except DeviceRefusesError as error:
                 self._refused(fare, error)
             except DeviceLostError as error:
@@ -215,7 +214,9 @@ class DeviceTurns:
                     raise DeviceLostError("it returned values that are not numbers")
             except DeviceOutOfMemoryError as error:
                 may_cut = all(piece.order.may_cut for piece in pieces)
-                self._out_of_memory(fare, error, [piece.core for piece in pieces], may_cut)
+                cores = [piece.core for piece in pieces]
+                less = error.batch > 0 and fare.fit.shrink(self._clock(), cores, may_cut)
+                self._out_of_memory(fare, error, less)
             except DeviceLostError as error:
                 self._lost(error)
             else:
@@ -257,14 +258,13 @@ class DeviceTurns:
                 return f"{self._device.name} {back_off.reason}"
         return ""
 
-    def _out_of_memory(
-        self, fare: Fare, error: DeviceOutOfMemoryError, batch: list[Region], may_cut: bool
-    ) -> None:
-        now, name = self._clock(), self._device.name
-        if error.batch and fare.fit.shrink(now, batch, may_cut):
+    def _out_of_memory(self, fare: Fare, error: DeviceOutOfMemoryError, less: bool) -> None:
+        """Note that a model's work did not fit; `less` of it at once is tried next, or the CPU takes over."""
+        name = self._device.name
+        if less:
             _log.info("the device takes less at once", device=name, why=str(error), batch=fare.fit.batch)
             return
-        fare.back_off.failed(now, f"is out of memory ({error})")
+        fare.back_off.failed(self._clock(), f"is out of memory ({error})")
         _log.warning("the CPU takes over a model", device=name, why=str(error))
 
     def _refused(self, fare: Fare, error: DeviceRefusesError) -> None:

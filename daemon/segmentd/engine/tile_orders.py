@@ -27,6 +27,14 @@ class Trail:
     no_room_since: float | None = None
     ended: bool = False
 
+    def waits_for_room(self, now: float, longest_seconds: float) -> bool:
+        """Whether the plane goes on waiting for room on the device; the first call begins the time."""
+        if self.no_room_since is None:
+            self.no_room_since = now
+        if now - self.no_room_since >= longest_seconds:
+            self.no_room_since = None
+        return self.no_room_since is not None
+
     def note(self, device: str, reason: str = "") -> None:
         """A part was computed."""
         self.devices.add(device)

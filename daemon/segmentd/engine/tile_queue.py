@@ -112,13 +112,10 @@ class TileQueue:
         if not order.no_room:
             order.trail.no_room_since = None
             return order.fault
-        now = self._clock()
-        since = now if order.trail.no_room_since is None else order.trail.no_room_since
-        order.trail.no_room_since = since
-        if self._required and now - since < LONGEST_WAIT_FOR_ROOM_SECONDS:
+        longest = LONGEST_WAIT_FOR_ROOM_SECONDS if self._required else 0.0
+        if order.trail.waits_for_room(self._clock(), longest):
             time.sleep(ROOM_PAUSE_SECONDS)  # others have their turn meanwhile
             return ""
-        order.trail.no_room_since = None
         return order.no_room
 
     def withdraw(self, order: Order) -> None:

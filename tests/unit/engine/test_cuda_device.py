@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -32,13 +31,6 @@ PLANE = np.random.default_rng(3).integers(0, 255, (1, 150, 170), np.uint8)
 @pytest.fixture(scope="module")
 def kernels(tmp_path_factory: pytest.TempPathFactory) -> HostKernels:
     return HostKernels(tmp_path_factory.mktemp("kernels"))
-
-
-@pytest.fixture(scope="module")
-def cpu() -> Iterator[CpuLane]:
-    lane = CpuLane(2)
-    yield lane
-    lane.close()
 
 
 class Bench:

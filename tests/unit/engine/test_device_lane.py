@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -24,13 +24,6 @@ from .. import tiny_model
 
 PLANE = np.random.default_rng(3).integers(0, 255, (1, 200, 230), np.uint8)
 SMALL_TILES = SegmentOptions(tile_px=32)
-
-
-@pytest.fixture(scope="module")
-def cpu() -> Iterator[CpuLane]:
-    lane = CpuLane(2)
-    yield lane
-    lane.close()
 
 
 @pytest.fixture(scope="module")

@@ -33,13 +33,6 @@ DEADLINES = Deadlines(60.0, 5.0)
 
 
 @pytest.fixture(scope="module")
-def cpu() -> Iterator[CpuLane]:
-    lane = CpuLane(2)
-    yield lane
-    lane.close()
-
-
-@pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory, cpu: CpuLane) -> Path:
     path = tiny_model.save(tmp_path_factory.mktemp("models") / "cells.segmodel")
     cpu.load(path)

@@ -104,13 +104,6 @@ def first_alone(made: Crowd, frames: int) -> list[Future[BandResult]]:
 
 
 @pytest.fixture(scope="module")
-def cpu() -> Iterator[CpuLane]:
-    lane = CpuLane(2)
-    yield lane
-    lane.close()
-
-
-@pytest.fixture(scope="module")
 def paths(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("models")
     names = "first", "second"
