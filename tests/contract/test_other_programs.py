@@ -25,6 +25,18 @@ pytestmark = pytest.mark.slow
 OME = "{http://www.openmicroscopy.org/Schemas/OME/2016-06}"
 CLASSES = (ClassInfo(1, "background", "#0072B2"), ClassInfo(2, "Zellkern <µ> & co", "#E69F00"))
 SIZE = PixelSize(0.5, 0.25, 1.5)
+FIVE_DIMENSIONS = FrameInfo(
+    "CZI",
+    PixelType.UINT16,
+    270,
+    300,
+    ("DAPI", "GFP"),
+    size_t=2,
+    size_z=3,
+    scenes=2,
+    pixel_size=SIZE,
+    channel_colors=("#0000FF", None),
+)
 KINDS = ("labels", "confidence", "classes")
 CZIFILE_PYTHON = os.environ.get("SEGMENTD_CZIFILE_PYTHON", "")
 WITH_CZIFILE = """
@@ -80,19 +92,7 @@ def tool(java: list[str], name: str, *arguments: str | Path) -> str:
 def test_bio_formats_sees_axes_scale_names_and_colours(
     java: list[str], tmp_path: Path, compression: str
 ) -> None:
-    frame = FrameInfo(
-        "CZI",
-        PixelType.UINT16,
-        270,
-        300,
-        ("DAPI", "GFP"),
-        size_t=2,
-        size_z=3,
-        scenes=2,
-        pixel_size=SIZE,
-        channel_colors=("#0000FF", None),
-    )
-    path = write(tmp_path, frame, ResultForm(compression))["classes"]
+    path = write(tmp_path, FIVE_DIMENSIONS, ResultForm(compression))["classes"]
     images = ET.fromstring(tool(java, "ImageInfo", "-nopix", "-omexml-only", path)).findall(f"{OME}Image")
     assert [image.get("Name") for image in images] == ["a.czi #1", "a.czi #2"]
     for image in images:
@@ -155,20 +155,6 @@ def test_ome_zarr_sees_labels_colours_and_scale(tmp_path: Path) -> None:
     assert about["properties"] == {item.value: {"class": item.name} for item in CLASSES}
     assert nodes["classes"].metadata["channel_names"] == [item.name for item in CLASSES]
     np.testing.assert_array_equal(np.asarray(nodes["labels"].data[0][1]), labels)
-
-
-FIVE_DIMENSIONS = FrameInfo(
-    "CZI",
-    PixelType.UINT16,
-    270,
-    300,
-    ("DAPI", "GFP"),
-    size_t=2,
-    size_z=3,
-    scenes=2,
-    pixel_size=SIZE,
-    channel_colors=("#0000FF", None),
-)
 
 
 def test_bio_formats_sees_axes_scale_names_and_colours_of_a_czi(java: list[str], tmp_path: Path) -> None:

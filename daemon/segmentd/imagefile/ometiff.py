@@ -91,17 +91,13 @@ class OmeTiffWriter:
             are 256 rows, at the bottom of the plane as many as are left.
         """
         image = self._image
-        if self._pages_written == image.page_count:
-            raise ValueError(f"the file is declared with {image.page_count} pages and has them all")
+        image.check_not_whole(self._pages_written)
         expected = (min(TILE, image.height - self._row), image.width)
         if self._row == 0:
             self._begin_plane()
         pages = range(self._pages_written, self._pages_written + len(image.channels))
         for page, smaller, rows in zip(pages, self._smaller, channels, strict=True):
-            if rows.shape != expected or rows.dtype != np.dtype(image.pixel_type.value):
-                raise ValueError(
-                    f"the next rows are {expected} {image.pixel_type}, not {rows.shape} {rows.dtype}"
-                )
+            image.check_rows(rows, expected)
             self._append(0, page, rows)
             for level, part in smaller.add(rows):
                 self._append(level, page, part)
@@ -112,8 +108,7 @@ class OmeTiffWriter:
 
     def close(self) -> None:
         """Finish the file; a ValueError if planes are missing."""
-        if self._pages_written != self._image.page_count:
-            raise ValueError(f"{self._pages_written} of {self._image.page_count} pages were written")
+        self._image.check_whole(self._pages_written)
         self._fill_tables()
 
     def __enter__(self) -> Self:

@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from xml.etree import ElementTree as ET
 
+import numpy as np
+import numpy.typing as npt
+
 from segmentd.imagefile.colors import ome_color
 from segmentd.records import ClassInfo, PixelSize, PixelType
 
@@ -70,6 +73,21 @@ class OmeImage:
     def page_count(self) -> int:
         """Number of TIFF pages: one for each channel of each plane."""
         return len(self.channels) * self.size_z * self.size_t * self.scenes
+
+    def check_rows(self, rows: npt.NDArray[np.generic], expected: tuple[int, int]) -> None:
+        """Check that the next rows of a channel have a shape, and the pixel type; else a ValueError."""
+        if rows.shape != expected or rows.dtype != np.dtype(self.pixel_type.value):
+            raise ValueError(f"the next rows are {expected} {self.pixel_type}, not {rows.shape} {rows.dtype}")
+
+    def check_not_whole(self, pages_written: int) -> None:
+        """Check that pages are missing; else a ValueError."""
+        if pages_written == self.page_count:
+            raise ValueError(f"the file is declared with {self.page_count} pages and has them all")
+
+    def check_whole(self, pages_written: int) -> None:
+        """Check that no page is missing; else a ValueError."""
+        if pages_written != self.page_count:
+            raise ValueError(f"{pages_written} of {self.page_count} pages were written")
 
 
 def ome_xml(image: OmeImage) -> bytes:

@@ -94,16 +94,12 @@ class OmeZarrWriter:
     def write_rows(self, channels: Iterable[npt.NDArray[np.generic]]) -> None:
         """Append the next rows of the plane under way; as `OmeTiffWriter.write_rows`."""
         image = self._image
-        if self._planes_written * len(image.channels) == image.page_count:
-            raise ValueError(f"the file is declared with {image.page_count} pages and has them all")
+        image.check_not_whole(self._planes_written * len(image.channels))
         if self._row == 0:
             self._begin_plane()
         expected = (min(TILE, image.height - self._row), image.width)
         for number, rows in zip(range(len(image.channels)), channels, strict=True):
-            if rows.shape != expected or rows.dtype != np.dtype(image.pixel_type.value):
-                raise ValueError(
-                    f"the next rows are {expected} {image.pixel_type}, not {rows.shape} {rows.dtype}"
-                )
+            image.check_rows(rows, expected)
             self._add(number, np.array(rows))  # a copy: the rows are the caller's
         self._row += TILE
         if self._row >= image.height:
@@ -112,9 +108,7 @@ class OmeZarrWriter:
 
     def close(self) -> None:
         """Check that the image is whole; a ValueError if planes are missing."""
-        written = self._planes_written * len(self._image.channels)
-        if written != self._image.page_count:
-            raise ValueError(f"{written} of {self._image.page_count} pages were written")
+        self._image.check_whole(self._planes_written * len(self._image.channels))
 
     def __enter__(self) -> Self:
         """Return the writer."""

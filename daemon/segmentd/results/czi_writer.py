@@ -74,14 +74,10 @@ class CziWriter:
     def write_rows(self, channels: Iterable[npt.NDArray[np.generic]]) -> None:
         """Append the next rows of the plane under way; as `OmeTiffWriter.write_rows`."""
         image = self._image
-        if self._planes_written * len(image.channels) == image.page_count:
-            raise ValueError(f"the file is declared with {image.page_count} pages and has them all")
+        image.check_not_whole(self._planes_written * len(image.channels))
         expected = (min(TILE, image.height - self._row), image.width)
         for waiting, rows in zip(self._waiting, channels, strict=True):
-            if rows.shape != expected or rows.dtype != np.dtype(image.pixel_type.value):
-                raise ValueError(
-                    f"the next rows are {expected} {image.pixel_type}, not {rows.shape} {rows.dtype}"
-                )
+            image.check_rows(rows, expected)
             waiting.append(np.array(rows))  # a copy: the rows are the caller's
         self._row += expected[0]
         if self._row - self._top == self._block or self._row == image.height:
@@ -93,9 +89,7 @@ class CziWriter:
     def close(self) -> None:
         """Finish the file; a ValueError if planes are missing."""
         image, size = self._image, self._image.pixel_size
-        written = self._planes_written * len(image.channels)
-        if written != image.page_count:
-            raise ValueError(f"{written} of {image.page_count} pages were written")
+        image.check_whole(self._planes_written * len(image.channels))
         ours = described(image) | {"pixel_type": image.pixel_type.value}
         classes = {f"Class{one.value}": clean_text(f"{one.name} {one.color}") for one in image.classes}
         metres = {
