@@ -226,7 +226,8 @@ class Pipeline:
         ) as image:
             crashpoints.reach("opened")
             version = self._journal.next_version(spec.id, found.relative, "")
-            if version > 1:  # a path that was seen before: is there anything new in it?
+            seen = version > 1
+            if seen:  # is there anything new in it?
                 digest = image.content_digest
                 if self._journal.has_results(spec.id, found.relative) and self._journal.same_content(
                     spec.id, found.relative, digest, found.stamp, found.parts
@@ -252,7 +253,8 @@ class Pipeline:
                 early=self._early(found.stamp, spec.options),
             )
         files = published_files(records[0])
-        remove_superseded(spec.results, self._journal.results_of(spec.id, found.relative), files)
+        if seen:
+            remove_superseded(spec.results, self._journal.results_of(spec.id, found.relative), files)
         outcome = ImageOutcome(
             watch=spec.id,
             path=found.relative,

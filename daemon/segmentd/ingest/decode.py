@@ -20,6 +20,7 @@ from segmentd.errors import Reason, SegmentdError
 from segmentd.ingest import structure, tree
 from segmentd.ingest.czi import CziImage
 from segmentd.ingest.czi_structure import CziSummary
+from segmentd.ingest.descriptor_file import add_content
 from segmentd.ingest.file_set import SetSummary
 from segmentd.ingest.ole_structure import OleSummary
 from segmentd.ingest.ome_zarr import OmeZarrImage
@@ -33,7 +34,6 @@ from segmentd.ingest.verdict import BadStructureError
 from segmentd.ingest.zarr_structure import ZarrSummary
 from segmentd.records import PlaneIndex
 
-BLOCK_BYTES = 4 << 20
 FIRST_PLANE_BYTES = 8 << 20
 
 Answer = tuple[Any, list[npt.NDArray[Any]]]
@@ -89,10 +89,7 @@ def digest(args: dict[str, Any], fds: list[int]) -> Answer:
     if stat.S_ISDIR(os.fstat(fds[0]).st_mode):
         return tree.digest(fds[0]), []
     sha256 = hashlib.sha256()
-    offset = 0
-    while block := os.pread(fds[0], BLOCK_BYTES, offset):
-        sha256.update(block)
-        offset += len(block)
+    add_content(sha256, fds[0])
     return sha256.hexdigest(), []
 
 

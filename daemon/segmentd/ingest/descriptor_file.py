@@ -4,7 +4,24 @@ from __future__ import annotations
 
 import io
 import os
-from typing import Any
+from typing import Any, Protocol
+
+BLOCK_BYTES = 4 << 20
+
+
+class Hash(Protocol):
+    """What takes bytes, as those of `hashlib`."""
+
+    def update(self, data: bytes, /) -> None:
+        """Take the next ones."""
+
+
+def add_content(digest: Hash, fd: int) -> None:
+    """Add all bytes of a file to a digest; where the descriptor stands does not matter."""
+    offset = 0
+    while block := os.pread(fd, BLOCK_BYTES, offset):
+        digest.update(block)
+        offset += len(block)
 
 
 class DescriptorFile(io.RawIOBase):

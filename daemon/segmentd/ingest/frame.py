@@ -46,9 +46,14 @@ def frame_info(value: Any, name: str) -> FrameInfo:
     return info
 
 
+def plane_bytes(info: FrameInfo, rows: int) -> int:
+    """Bytes of so many rows of a plane, all channels."""
+    return np.dtype(info.pixel_type.value).itemsize * info.channel_count * rows * info.width
+
+
 def require_room(info: FrameInfo, rows: int, name: str) -> None:
     """Check that so many rows of a plane are no more than may be held at once."""
-    nbytes = np.dtype(info.pixel_type.value).itemsize * info.channel_count * rows * info.width
+    nbytes = plane_bytes(info, rows)
     if nbytes > MAX_DECODED_BYTES:
         text = (
             f"{name} needs {nbytes} bytes at once, {MAX_DECODED_BYTES} are allowed: split it, "

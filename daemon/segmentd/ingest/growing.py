@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from segmentd.errors import Reason, SegmentdError
 from segmentd.ingest import confine
-from segmentd.ingest.frame import frame_info, require_room
+from segmentd.ingest.frame import frame_info, plane_bytes, require_room
 from segmentd.ingest.names import printable
 from segmentd.ingest.readers import (
     BASE_SECONDS,
@@ -95,7 +95,7 @@ class GrowingImage:
     def read(self, info: FrameInfo, index: PlaneIndex) -> npt.NDArray[np.generic]:
         """Pixels (C, Y, X) of a complete plane; IMAGE_CHANGED if the image was replaced meanwhile."""
         shape = (info.channel_count, info.height, info.width)
-        nbytes = np.dtype(info.pixel_type.value).itemsize * info.channel_count * info.height * info.width
+        nbytes = plane_bytes(info, info.height)
         place = {"scene": index.scene, "time": index.time, "z": index.z}
         reply = self._call("read_plane", BASE_SECONDS + nbytes / DECODED_BYTES_PER_SECOND, **place)
         if [(one.shape, one.dtype.name) for one in reply.arrays] != [(shape, info.pixel_type.value)]:

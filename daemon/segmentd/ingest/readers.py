@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from segmentd.errors import Reason, SegmentdError
 from segmentd.ingest import confine
-from segmentd.ingest.frame import MAX_ROW_BLOCK, frame_info, require_room, row_block
+from segmentd.ingest.frame import MAX_ROW_BLOCK, frame_info, plane_bytes, require_room, row_block
 from segmentd.ingest.members import Members, find_members
 from segmentd.ingest.names import printable
 from segmentd.records import FilePart, FileStamp, Plane, PlaneIndex
@@ -69,6 +69,10 @@ class OpenImage:
         self.name = name
         self.stamp = confine.stamp_of(fd)
         self.parts = members.parts if members is not None else ()
+        # Of several files the worker cannot tell quickly whether they are still what it read last.
+        self._content = [self.stamp.size_bytes, self.stamp.mtime_ns]
+        if members is not None:
+            self._content = members.content(self.stamp)
         self.size_bytes = self.stamp.size_bytes + sum(part.stamp.size_bytes for part in self.parts)
         seconds = BASE_SECONDS + self.size_bytes / INSPECTED_BYTES_PER_SECOND
         seconds += SECONDS_PER_MEMBER * len(self.parts)
@@ -150,8 +154,8 @@ class OpenImage:
         if not all(0 <= number < size for number, size in sizes):
             raise IndexError(f"{self.name} has no plane {index}")
         place = {"scene": index.scene, "time": index.time, "z": index.z, "start": start, "stop": stop}
-        nbytes = np.dtype(info.pixel_type.value).itemsize * info.channel_count * (stop - start) * info.width
-        reply = self._call(function, BASE_SECONDS + nbytes / DECODED_BYTES_PER_SECOND, place)
+        seconds = BASE_SECONDS + plane_bytes(info, stop - start) / DECODED_BYTES_PER_SECOND
+        reply = self._call(function, seconds, place)
         return self._checked(reply, stop - start)
 
     def _checked(self, reply: Reply, rows: int) -> npt.NDArray[np.generic]:
@@ -178,12 +182,10 @@ class OpenImage:
             raise _changed(self.name)
 
     def _call(self, function: str, seconds: float, place: dict[str, int] | None = None) -> Reply:
-        # Of several files the worker cannot tell quickly whether they are still what it read last.
-        content = [self.stamp.size_bytes, self.stamp.mtime_ns]
-        args = {"name": self.name, "content": content, **(place or {})}
+        args = {"name": self.name, "content": self._content, **(place or {})}
         fds = [self._fd]
         if self._members is not None:
-            args |= {"content": self._members.content(self.stamp), "own": os.fsdecode(self._members.own)}
+            args["own"] = os.fsdecode(self._members.own)
             fds.append(self._members.folder)
         try:
             return self._pool.call(f"{DECODE}:{function}", args, fds, seconds, subject=self.name)

@@ -10,13 +10,12 @@ from dataclasses import dataclass, field
 
 from segmentd.errors import Reason
 from segmentd.ingest import confine
+from segmentd.ingest.descriptor_file import add_content
 from segmentd.ingest.file_set import SetSummary
 from segmentd.ingest.names import printable
 from segmentd.ingest.set_files import Member, Neighbours, examined, no_file, opened, remembered
 from segmentd.ingest.verdict import BadStructureError, StillOpenError
 from segmentd.records import FilePart
-
-DIGEST_BYTES = 4 << 20
 
 Fault = StillOpenError | BadStructureError
 
@@ -97,10 +96,7 @@ def digest(fd: int, members: list[bytes], neighbours: Neighbours) -> str:
         opened = os.dup(fd) if name == b"" else neighbours.open(name)
         try:
             sha256.update(b"%d %s %d " % (len(name), name, os.fstat(opened).st_size))
-            offset = 0
-            while block := os.pread(opened, DIGEST_BYTES, offset):
-                sha256.update(block)
-                offset += len(block)
+            add_content(sha256, opened)
         finally:
             os.close(opened)
     return sha256.hexdigest()

@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
+from segmentd.ingest.descriptor_file import add_content
 from segmentd.records import FileStamp
 
 MAX_FILES = 1_000_000
 MAX_DEPTH = 32
-BLOCK_BYTES = 4 << 20
 LABELS = b"labels"
 LABELS_DEPTH = 2  # `labels` of the image, or of one of several images in it
 NOT_A_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)
@@ -125,10 +125,7 @@ def digest(fd: int) -> str:
         sha256.update(b"%d %s %d " % (len(file.path), file.path, file.size_bytes))
         opened = _open(fd, file.path, FILE_FLAGS)
         try:
-            offset = 0
-            while block := os.pread(opened, BLOCK_BYTES, offset):
-                sha256.update(block)
-                offset += len(block)
+            add_content(sha256, opened)
         finally:
             os.close(opened)
     return sha256.hexdigest()

@@ -13,6 +13,7 @@ from segmentd.engine.lanes import Lane
 from segmentd.engine.segmenter import BandResult, Tally
 from segmentd.engine.source import ArraySource, PlaneSource
 from segmentd.errors import Reason, SegmentdError
+from segmentd.ingest.frame import plane_bytes
 from segmentd.ingest.growing import GrowingImage, Grown
 from segmentd.models.fit import check_pixel_size, used_channels
 from segmentd.models.registry import Lease
@@ -98,13 +99,12 @@ def _key(card: ModelCard, channels: slice, options: SegmentOptions, pixels: npt.
 
 
 def _check_plane_by_plane(card: ModelCard, info: FrameInfo, name: str) -> None:
-    size = info.channel_count * info.height * info.width * np.dtype(info.pixel_type.value).itemsize
     why = ""
     if card.volume:
         why = "its model looks at several planes at once"
     elif not card.classes:
         why = "its model makes images"
-    elif size > STREAM_ABOVE_BYTES:
+    elif plane_bytes(info, info.height) > STREAM_ABOVE_BYTES:
         why = f"its planes have more than {STREAM_ABOVE_BYTES >> 20} MiB"
     if why:
         raise SegmentdError(Reason.IMAGE_UNSUPPORTED, f"{name} is segmented when it is complete: {why}")
